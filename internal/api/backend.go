@@ -1,0 +1,66 @@
+package api
+
+import (
+	"context"
+	"io"
+	"net/http"
+	"time"
+
+	"carrierclass.net/ccnode/internal/site"
+)
+
+// Backend is the node as the API sees it; internal/node implements it. Its
+// methods answer from this node, except where the doc says that another is asked.
+type Backend interface {
+	Status(ctx context.Context) Status
+
+	Users(ctx context.Context, deleted bool) ([]User, error)
+	User(ctx context.Context, who string) (User, error) // number, extension, name or id
+	CreateUser(ctx context.Context, by string, n NewUser) (User, error)
+	PatchUser(ctx context.Context, by, who, etag string, p UserPatch) (User, error)
+	Where(ctx context.Context, who string) (Location, error)
+
+	Invites(ctx context.Context) ([]Invite, error)
+	CreateInvite(ctx context.Context, by string, n NewInvite) (Invite, error)
+	RevokeInvite(ctx context.Context, by string, id site.RecordID) error
+
+	Pending(ctx context.Context) ([]Pending, error)
+	Approve(ctx context.Context, by string, a Approval) (NodeStatus, error)
+
+	Messages(ctx context.Context, who string) ([]Message, error)
+	Audio(ctx context.Context, who string, id site.RecordID) (io.ReadCloser, error)
+	MoveMessage(ctx context.Context, by, who string, id site.RecordID, folder string) error
+
+	Merges(ctx context.Context, closed bool) ([]Merge, error)
+	KeepMerge(ctx context.Context, by, id, version string) error
+
+	Bytes(ctx context.Context, over time.Duration) (Bytes, error)
+	RouteTest(ctx context.Context, from, to string) (RouteTest, error)
+	Calls(ctx context.Context, since time.Duration) ([]Call, error)
+
+	RevokeNode(ctx context.Context, by, node string) error
+	// Check tries to reach every peer now ("check now" is a purpose).
+	Check(ctx context.Context) error
+}
+
+// Error is a refusal that says what to do.
+type Error struct {
+	Status int    // HTTP status
+	What   string // what went wrong, with the thing it went wrong with
+	Do     string // what to do about it
+}
+
+func (e *Error) Error() string {
+	if e.Do == "" {
+		return e.What
+	}
+	return e.What + "; " + e.Do
+}
+
+// NotFound, Invalid and Conflict are the usual refusals.
+func NotFound(what, do string) error { return &Error{http.StatusNotFound, what, do} }
+func Invalid(what, do string) error  { return &Error{http.StatusUnprocessableEntity, what, do} }
+func Conflict(what, do string) error { return &Error{http.StatusConflict, what, do} }
+func Unavailable(what, do string) error {
+	return &Error{http.StatusServiceUnavailable, what, do}
+}

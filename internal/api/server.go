@@ -1,0 +1,322 @@
+package api
+
+import (
+	"context"
+	"crypto/subtle"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humago"
+
+	"carrierclass.net/ccnode/internal/site"
+)
+
+// Version is the version of the interface, in every path.
+const Version = "v1"
+
+// Config says what the interface serves and whom it lets in.
+type Config struct {
+	Backend Backend
+	Build   string // version of the program, for the OpenAPI document
+	Token   string // bearer token asked for on network listeners; empty: nobody gets in there
+	Log     *slog.Logger
+}
+
+type whoKey struct{}
+
+// Local marks connections of a listener as the box's own administrator: a unix
+// socket whose file permissions are the lock. Use as http.Server.ConnContext.
+func Local(ctx context.Context, c net.Conn) context.Context {
+	if _, ok := c.(*net.UnixConn); ok {
+		return context.WithValue(ctx, whoKey{}, "console")
+	}
+	return ctx
+}
+
+func by(ctx context.Context) string {
+	s, _ := ctx.Value(whoKey{}).(string)
+	return s
+}
+
+// Handler returns the interface: /api/v1, /openapi.json and /healthz.
+func Handler(c Config) http.Handler {
+	mux := http.NewServeMux()
+	hc := huma.DefaultConfig("ccnode", c.Build)
+	hc.OpenAPIPath = "/openapi"
+	hc.DocsPath = "" // the documentation page would load scripts from elsewhere
+	hc.Info.Description = "A branch telephone system: every node answers, at once, from its own disk."
+	hc.Components.SecuritySchemes = map[string]*huma.SecurityScheme{
+		"token": {Type: "http", Scheme: "bearer"},
+	}
+	hc.Security = []map[string][]string{{"token": {}}}
+	h := humago.New(mux, hc)
+	h.UseMiddleware(func(ctx huma.Context, next func(huma.Context)) {
+		if by(ctx.Context()) != "" {
+			next(ctx)
+			return
+		}
+		given, ok := strings.CutPrefix(ctx.Header("Authorization"), "Bearer ")
+		if ok && c.Token != "" && subtle.ConstantTimeCompare([]byte(given), []byte(c.Token)) == 1 {
+			next(huma.WithValue(ctx, whoKey{}, "token"))
+			return
+		}
+		ctx.SetHeader("WWW-Authenticate", `Bearer realm="ccnode"`)
+		_ = huma.WriteErr(h, ctx, http.StatusUnauthorized,
+			"this interface wants a token; send Authorization: Bearer with the content of admin.token in the node's data folder, or use the node's unix socket")
+	})
+	register(h, c.Backend)
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/plain")
+		io.WriteString(w, "ok\n")
+	})
+	return recoverer(mux, c.Log)
+}
+
+func recoverer(next http.Handler, log *slog.Logger) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		defer func() {
+			if p := recover(); p != nil {
+				log.Error("API handler panicked", "path", r.URL.Path, "panic", fmt.Sprint(p))
+				http.Error(w, `{"title":"Internal Server Error","status":500,"detail":"the node made a mistake; see its log"}`, http.StatusInternalServerError)
+			}
+		}()
+		r.Body = http.MaxBytesReader(w, r.Body, 1<<20)
+		next.ServeHTTP(w, r)
+	})
+}
+
+// problem turns the backend's refusals into RFC 9457 answers.
+func problem(err error) error {
+	var e *Error
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &e):
+		return huma.NewError(e.Status, e.Error())
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
+		return huma.NewError(http.StatusGatewayTimeout, "the request was given up: "+err.Error())
+	}
+	return huma.NewError(http.StatusInternalServerError, err.Error())
+}
+
+type body[T any] struct {
+	Body T
+}
+
+type tagged[T any] struct {
+	ETag string `header:"ETag"`
+	Body T
+}
+
+type none struct{}
+
+type whoInput struct {
+	Who string `path:"user" doc:"Number, extension, name or id" maxLength:"120"`
+}
+
+type messageInput struct {
+	whoInput
+	ID string `path:"id" maxLength:"16" minLength:"16"`
+}
+
+func op(id, method, path, summary, tag string) huma.Operation {
+	return huma.Operation{OperationID: id, Method: method, Path: "/api/" + Version + path, Summary: summary, Tags: []string{tag}}
+}
+
+func register(h huma.API, b Backend) {
+	get, post, patch, del := http.MethodGet, http.MethodPost, http.MethodPatch, http.MethodDelete
+
+	huma.Register(h, op("status", get, "/status", "What this node knows of itself and of the fleet", "node"),
+		func(ctx context.Context, _ *none) (*body[Status], error) {
+			return &body[Status]{b.Status(ctx)}, nil
+		})
+	huma.Register(h, op("check", post, "/check", "Try to reach every peer now", "node"),
+		func(ctx context.Context, _ *none) (*none, error) { return nil, problem(b.Check(ctx)) })
+	huma.Register(h, op("revoke-node", post, "/nodes/{node}/revoke", "Shut a box out of the fleet for good", "node"),
+		func(ctx context.Context, in *struct {
+			Node string `path:"node" maxLength:"80"`
+		}) (*none, error) {
+			return nil, problem(b.RevokeNode(ctx, by(ctx), in.Node))
+		})
+
+	huma.Register(h, op("list-users", get, "/users", "Users of the fleet", "users"),
+		func(ctx context.Context, in *struct {
+			Deleted bool `query:"deleted" doc:"Also those that were deleted and can be restored"`
+		}) (*body[[]User], error) {
+			us, err := b.Users(ctx, in.Deleted)
+			return &body[[]User]{us}, problem(err)
+		})
+	create := op("create-user", post, "/users", "Create a user and a phone's log-in", "users")
+	create.DefaultStatus = http.StatusCreated
+	huma.Register(h, create, func(ctx context.Context, in *body[NewUser]) (*tagged[User], error) {
+		u, err := b.CreateUser(ctx, by(ctx), in.Body)
+		return &tagged[User]{u.ETag, u}, problem(err)
+	})
+	huma.Register(h, op("get-user", get, "/users/{user}", "One user", "users"),
+		func(ctx context.Context, in *whoInput) (*tagged[User], error) {
+			u, err := b.User(ctx, in.Who)
+			return &tagged[User]{u.ETag, u}, problem(err)
+		})
+	huma.Register(h, op("set-user", patch, "/users/{user}", "Change some of a user's fields", "users"),
+		func(ctx context.Context, in *struct {
+			whoInput
+			IfMatch string `header:"If-Match" doc:"ETag of the answer the person acted on. A stale one is not refused: the edit is kept beside what it did not see, and shown in merges" maxLength:"8192"`
+			Body    UserPatch
+		}) (*tagged[User], error) {
+			u, err := b.PatchUser(ctx, by(ctx), in.Who, in.IfMatch, in.Body)
+			return &tagged[User]{u.ETag, u}, problem(err)
+		})
+	huma.Register(h, op("delete-user", del, "/users/{user}", "Delete a user; 30 days to restore", "users"),
+		func(ctx context.Context, in *struct {
+			whoInput
+			IfMatch string `header:"If-Match" maxLength:"8192"`
+		}) (*none, error) {
+			yes := true
+			_, err := b.PatchUser(ctx, by(ctx), in.Who, in.IfMatch, UserPatch{Deleted: &yes})
+			return nil, problem(err)
+		})
+	huma.Register(h, op("where", get, "/users/{user}/where", "Where a user can be reached", "users"),
+		func(ctx context.Context, in *whoInput) (*body[Location], error) {
+			l, err := b.Where(ctx, in.Who)
+			return &body[Location]{l}, problem(err)
+		})
+
+	huma.Register(h, op("list-messages", get, "/users/{user}/messages", "Voicemail of a user", "voicemail"),
+		func(ctx context.Context, in *whoInput) (*body[[]Message], error) {
+			ms, err := b.Messages(ctx, in.Who)
+			return &body[[]Message]{ms}, problem(err)
+		})
+	huma.Register(h, audioOperation(), func(ctx context.Context, in *messageInput) (*huma.StreamResponse, error) {
+		id, err := site.ParseRecordID(in.ID)
+		if err != nil {
+			return nil, problem(Invalid(err.Error(), "list the messages to see their ids"))
+		}
+		r, err := b.Audio(ctx, in.Who, id)
+		if err != nil {
+			return nil, problem(err)
+		}
+		return &huma.StreamResponse{Body: func(ctx huma.Context) {
+			defer r.Close()
+			ctx.SetHeader("Content-Type", "audio/wav")
+			_, _ = io.Copy(ctx.BodyWriter(), r)
+		}}, nil
+	})
+	huma.Register(h, op("move-message", patch, "/users/{user}/messages/{id}", "Save, restore or trash a message", "voicemail"),
+		func(ctx context.Context, in *struct {
+			messageInput
+			Body struct {
+				Folder string `json:"folder" enum:"inbox,saved,trash"`
+			}
+		}) (*none, error) {
+			return nil, problem(moveMessage(ctx, b, in.Who, in.ID, in.Body.Folder))
+		})
+	huma.Register(h, op("delete-message", del, "/users/{user}/messages/{id}", "Put a message in the trash", "voicemail"),
+		func(ctx context.Context, in *messageInput) (*none, error) {
+			return nil, problem(moveMessage(ctx, b, in.Who, in.ID, "trash"))
+		})
+
+	huma.Register(h, op("list-invites", get, "/invites", "Invites of this site", "joining"),
+		func(ctx context.Context, _ *none) (*body[[]Invite], error) {
+			is, err := b.Invites(ctx)
+			return &body[[]Invite]{is}, problem(err)
+		})
+	invite := op("create-invite", post, "/invites", "Make a token that admits one box, once", "joining")
+	invite.DefaultStatus = http.StatusCreated
+	huma.Register(h, invite, func(ctx context.Context, in *body[NewInvite]) (*body[Invite], error) {
+		i, err := b.CreateInvite(ctx, by(ctx), in.Body)
+		return &body[Invite]{i}, problem(err)
+	})
+	huma.Register(h, op("revoke-invite", del, "/invites/{id}", "Make a token worthless", "joining"),
+		func(ctx context.Context, in *struct {
+			ID string `path:"id" maxLength:"16" minLength:"16"`
+		}) (*none, error) {
+			id, err := site.ParseRecordID(in.ID)
+			if err != nil {
+				return nil, problem(Invalid(err.Error(), "list the invites to see their ids"))
+			}
+			return nil, problem(b.RevokeInvite(ctx, by(ctx), id))
+		})
+	huma.Register(h, op("list-pending", get, "/pending", "Boxes on this LAN that want to join", "joining"),
+		func(ctx context.Context, _ *none) (*body[[]Pending], error) {
+			ps, err := b.Pending(ctx)
+			return &body[[]Pending]{ps}, problem(err)
+		})
+	huma.Register(h, op("approve", post, "/pending/approve", "Admit the box that shows this code", "joining"),
+		func(ctx context.Context, in *body[Approval]) (*body[NodeStatus], error) {
+			n, err := b.Approve(ctx, by(ctx), in.Body)
+			return &body[NodeStatus]{n}, problem(err)
+		})
+
+	huma.Register(h, op("list-merges", get, "/merges", "What two sides changed without seeing each other", "merges"),
+		func(ctx context.Context, in *struct {
+			Closed bool `query:"closed"`
+		}) (*body[[]Merge], error) {
+			ms, err := b.Merges(ctx, in.Closed)
+			return &body[[]Merge]{ms}, problem(err)
+		})
+	huma.Register(h, op("keep-merge", post, "/merges/{id}/keep", "Settle a merge by keeping one side", "merges"),
+		func(ctx context.Context, in *struct {
+			ID   string `path:"id" maxLength:"256"`
+			Body KeepMerge
+		}) (*none, error) {
+			return nil, problem(b.KeepMerge(ctx, by(ctx), in.ID, in.Body.Version))
+		})
+
+	huma.Register(h, op("mesh-bytes", get, "/mesh/bytes", "What the mesh sent and received", "mesh"),
+		func(ctx context.Context, in *struct {
+			Over string `query:"over" doc:"Go duration to watch; default: since the start" maxLength:"16"`
+		}) (*body[Bytes], error) {
+			d := time.Duration(0)
+			if in.Over != "" {
+				var err error
+				if d, err = time.ParseDuration(in.Over); err != nil || d < 0 || d > time.Hour {
+					return nil, problem(Invalid(fmt.Sprintf("over=%q is not a duration up to 1h", in.Over), "write it like 10s or 5m"))
+				}
+			}
+			n, err := b.Bytes(ctx, d)
+			return &body[Bytes]{n}, problem(err)
+		})
+	huma.Register(h, op("test-route", get, "/route", "Where a call would go, step by step, without making it", "calls"),
+		func(ctx context.Context, in *struct {
+			From string `query:"from" required:"true" maxLength:"120"`
+			To   string `query:"to" required:"true" maxLength:"256"`
+		}) (*body[RouteTest], error) {
+			r, err := b.RouteTest(ctx, in.From, in.To)
+			return &body[RouteTest]{r}, problem(err)
+		})
+	huma.Register(h, op("list-calls", get, "/calls", "Calls in progress and lately ended", "calls"),
+		func(ctx context.Context, in *struct {
+			Since string `query:"since" doc:"Go duration; also calls that ended within it" maxLength:"16"`
+		}) (*body[[]Call], error) {
+			d, err := time.ParseDuration(in.Since)
+			if in.Since != "" && err != nil {
+				return nil, problem(Invalid(fmt.Sprintf("since=%q is not a duration", in.Since), "write it like 10m or 2h"))
+			}
+			cs, err := b.Calls(ctx, d)
+			return &body[[]Call]{cs}, problem(err)
+		})
+}
+
+func audioOperation() huma.Operation {
+	o := op("get-audio", http.MethodGet, "/users/{user}/messages/{id}/audio", "A message's audio, fetched from another site if need be", "voicemail")
+	o.Responses = map[string]*huma.Response{"200": {
+		Description: "A WAV file",
+		Content:     map[string]*huma.MediaType{"audio/wav": {Schema: &huma.Schema{Type: "string", Format: "binary"}}},
+	}}
+	return o
+}
+
+func moveMessage(ctx context.Context, b Backend, who, text, folder string) error {
+	id, err := site.ParseRecordID(text)
+	if err != nil {
+		return Invalid(err.Error(), "list the messages to see their ids")
+	}
+	return b.MoveMessage(ctx, by(ctx), who, id, folder)
+}

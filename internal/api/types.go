@@ -1,0 +1,295 @@
+// Package api is the node's own REST interface, /api/v1: the one door for the
+// command line, the web page and anybody's scripts. Its types are the contract;
+// the OpenAPI 3.1 document is generated from them and served by the node.
+//
+// Law: every answer comes from this node's disk, at once, and says when the
+// home of the data was last heard (asOf). A write never fails because another
+// site is away. Errors are application/problem+json (RFC 9457) and end with a
+// sentence that says what to do.
+package api
+
+import (
+	"time"
+
+	"carrierclass.net/ccnode/internal/site"
+)
+
+// Freshness says how old an answer can be. Silence is not staleness: without
+// Trouble, nothing is known to be missing.
+type Freshness struct {
+	Home    string     `json:"home" doc:"Site whose data this is" example:"0001"`
+	Here    bool       `json:"here" doc:"This node holds the data itself"`
+	Heard   *time.Time `json:"heard,omitempty" doc:"When the home was last heard from"`
+	Trouble *time.Time `json:"trouble,omitempty" doc:"The home could not be reached since then"`
+}
+
+// Status is what one node knows of itself and of the fleet.
+type Status struct {
+	Version  string        `json:"version"`
+	Fleet    FleetStatus   `json:"fleet"`
+	Node     NodeStatus    `json:"node"`
+	Pair     *PeerStatus   `json:"pair,omitempty"`
+	Peers    []PeerStatus  `json:"peers"`
+	Phones   int           `json:"phones" doc:"Registered phones at this site"`
+	Calls    int           `json:"calls" doc:"Calls this node owns"`
+	Users    int           `json:"users" doc:"Users in the directory"`
+	Merges   int           `json:"merges" doc:"Open merges to look at"`
+	Held     []HeldChange  `json:"held" doc:"Changes that wait for trust or time"`
+	Owed     Owed          `json:"owed"`
+	Scopes   []ScopeStatus `json:"scopes"`
+	Only     Only          `json:"onlyHere" doc:"What dies with this box if it dies now"`
+	ReadOnly string        `json:"readOnly,omitempty" doc:"Why nothing can be written, and what to do"`
+	Warnings []string      `json:"warnings" doc:"What wants a look, each with what to do"`
+}
+
+type FleetStatus struct {
+	ID     string `json:"id"`
+	Name   string `json:"name"`
+	Domain string `json:"domain"`
+	Sites  int    `json:"sites"`
+	Nodes  int    `json:"nodes"`
+}
+
+type NodeStatus struct {
+	ID       string    `json:"id"`
+	Name     string    `json:"name" example:"a.s0001.shops.example"`
+	Site     string    `json:"site" doc:"Site id"`
+	SiteCode string    `json:"siteCode"`
+	SiteName string    `json:"siteName"`
+	Started  time.Time `json:"started"`
+	SIP      []string  `json:"sip" doc:"Addresses phones register at"`
+	Mesh     []string  `json:"mesh" doc:"Addresses other nodes dial"`
+	DiskFree int64     `json:"diskFree" doc:"Bytes"`
+	Memory   int64     `json:"memory" doc:"Resident bytes"`
+}
+
+type PeerStatus struct {
+	Node     string     `json:"node"`
+	Name     string     `json:"name"`
+	SiteCode string     `json:"siteCode"`
+	State    string     `json:"state" enum:"linked,no trouble known,not reached,revoked" doc:"Evidence, not a probe"`
+	Heard    *time.Time `json:"heard,omitempty" doc:"Last time anything came from it"`
+	Since    *time.Time `json:"since,omitempty" doc:"Not reached since"`
+	Error    string     `json:"error,omitempty"`
+	Owed     int        `json:"owed" doc:"Changes it has not acknowledged"`
+	Retry    *time.Time `json:"retry,omitempty" doc:"Next attempt"`
+	In       int64      `json:"in" doc:"Bytes received"`
+	Out      int64      `json:"out" doc:"Bytes sent"`
+	Addrs    []string   `json:"addrs"`
+}
+
+type HeldChange struct {
+	ID     string `json:"id"`
+	Node   string `json:"node"`
+	Reason string `json:"reason"`
+}
+
+type Owed struct {
+	Changes int `json:"changes" doc:"Not acknowledged by a neighbour"`
+	Peers   int `json:"peers" doc:"Neighbours that are owed something"`
+	Outbox  int `json:"outbox" doc:"Written here for other sites, not yet at one of their nodes"`
+	Blobs   int `json:"blobs" doc:"Recordings on their way"`
+}
+
+// Only says how much exists on this box alone (law 2: what only one box holds dies with it).
+type Only struct {
+	Changes int   `json:"changes"`
+	Blobs   int   `json:"blobs"`
+	Bytes   int64 `json:"bytes"`
+}
+
+type ScopeStatus struct {
+	Scope       string `json:"scope" example:"site:0001"`
+	Changes     int    `json:"changes"`
+	Fingerprint string `json:"fingerprint" doc:"Equal on two nodes when they hold the same"`
+	Complete    bool   `json:"complete" doc:"Caught up with at least one holder since joining"`
+}
+
+// User is a person, or a place, that can be called.
+type User struct {
+	ID              site.RecordID `json:"id"`
+	Number          string        `json:"number" doc:"Full number: site code and extension"`
+	Extension       string        `json:"extension"`
+	Name            string        `json:"name"`
+	Site            string        `json:"site" doc:"Code of the home site"`
+	E164            string        `json:"e164,omitempty"`
+	Disabled        bool          `json:"disabled"`
+	Deleted         bool          `json:"deleted,omitempty"`
+	ForwardAll      string        `json:"forwardAll,omitempty"`
+	ForwardBusy     string        `json:"forwardBusy,omitempty"`
+	ForwardNoAnswer string        `json:"forwardNoAnswer,omitempty"`
+	ForwardOffline  string        `json:"forwardOffline,omitempty"`
+	DoNotDisturb    bool          `json:"doNotDisturb,omitempty"`
+	RingSeconds     int           `json:"ringSeconds,omitempty"`
+	HasPIN          bool          `json:"hasPin"`
+	Clash           []string      `json:"clash,omitempty" doc:"Other users with the same number; renumber one"`
+	Devices         []Device      `json:"devices,omitempty"`
+	Messages        *MessageCount `json:"messages,omitempty"`
+	AsOf            Freshness     `json:"asOf"`
+	ETag            string        `json:"etag,omitempty" doc:"What was seen: send it as If-Match with an edit"`
+}
+
+type MessageCount struct {
+	New int `json:"new"`
+	Old int `json:"old"`
+}
+
+type Device struct {
+	ID       site.RecordID `json:"id"`
+	SIPUser  string        `json:"sipUser" doc:"User name the phone authenticates with"`
+	Realm    string        `json:"realm"`
+	Password string        `json:"password,omitempty" doc:"Shown when it was just made"`
+	Servers  []string      `json:"servers,omitempty" doc:"Both nodes of the site, for the phone's two server fields"`
+}
+
+// NewUser asks for a user.
+type NewUser struct {
+	Number   string `json:"number" doc:"Extension (this site's) or full number" minLength:"1" maxLength:"24"`
+	Name     string `json:"name,omitempty" maxLength:"120"`
+	Site     string `json:"site,omitempty" doc:"Code of the home site; default this one"`
+	Password string `json:"password,omitempty" doc:"Default: a strong one is made and shown once" maxLength:"128"`
+	PIN      string `json:"pin,omitempty" maxLength:"12" doc:"Voicemail PIN, 4 to 12 digits"`
+	E164     string `json:"e164,omitempty" maxLength:"16"`
+}
+
+// UserPatch changes the fields that are present and leaves the others alone.
+type UserPatch struct {
+	Number          *string `json:"number,omitempty" maxLength:"24"`
+	Name            *string `json:"name,omitempty" maxLength:"120"`
+	E164            *string `json:"e164,omitempty" maxLength:"16"`
+	Disabled        *bool   `json:"disabled,omitempty"`
+	Deleted         *bool   `json:"deleted,omitempty" doc:"false restores a deleted user"`
+	ForwardAll      *string `json:"forwardAll,omitempty" maxLength:"64"`
+	ForwardBusy     *string `json:"forwardBusy,omitempty" maxLength:"64"`
+	ForwardNoAnswer *string `json:"forwardNoAnswer,omitempty" maxLength:"64"`
+	ForwardOffline  *string `json:"forwardOffline,omitempty" maxLength:"64"`
+	DoNotDisturb    *bool   `json:"doNotDisturb,omitempty"`
+	RingSeconds     *int    `json:"ringSeconds,omitempty" minimum:"5" maximum:"120"`
+	PIN             *string `json:"pin,omitempty" maxLength:"12"`
+	Password        *string `json:"password,omitempty" maxLength:"128" doc:"New device password; \"\" makes one"`
+	SecurityReset   bool    `json:"securityReset,omitempty" doc:"The new secret alone counts, whatever others set meanwhile"`
+}
+
+// Invite admits one box, once.
+type Invite struct {
+	ID       site.RecordID `json:"id"`
+	Token    string        `json:"token,omitempty" doc:"Shown when made; whoever holds it can join"`
+	Site     string        `json:"site"`
+	Role     string        `json:"role" enum:"node"`
+	State    string        `json:"state" enum:"open,redeemed,revoked,expired"`
+	Made     time.Time     `json:"made"`
+	Expires  time.Time     `json:"expires"`
+	Redeemed string        `json:"redeemedBy,omitempty"`
+}
+
+type NewInvite struct {
+	Site     string `json:"site,omitempty" doc:"Code of an existing site, or of a new one; default: this site, for the second box of its pair" maxLength:"8"`
+	SiteName string `json:"siteName,omitempty" doc:"Name of a new site" maxLength:"80"`
+	Expires  string `json:"expires,omitempty" doc:"Go duration, default 24h" example:"72h" maxLength:"16"`
+}
+
+// Pending is a box on this LAN that wants to join.
+type Pending struct {
+	Node  string    `json:"node"`
+	Name  string    `json:"name"`
+	Addr  string    `json:"addr"`
+	Code  string    `json:"code" doc:"Six digits; the new box shows the same"`
+	Since time.Time `json:"since"`
+}
+
+type Approval struct {
+	Code     string `json:"code" pattern:"^[0-9]{6}$" doc:"As read off the new box"`
+	Site     string `json:"site,omitempty" doc:"Code of the site it will serve; default this one" maxLength:"8"`
+	SiteName string `json:"siteName,omitempty" maxLength:"80"`
+}
+
+// Location says where a user can be reached now.
+type Location struct {
+	User     User      `json:"user"`
+	Contacts []Contact `json:"contacts" doc:"Phones registered at this site"`
+	AsOf     Freshness `json:"asOf"`
+}
+
+type Contact struct {
+	Contact   string    `json:"contact"`
+	Source    string    `json:"source"`
+	Transport string    `json:"transport"`
+	Node      string    `json:"node" doc:"Node that holds the phone's flow"`
+	Agent     string    `json:"agent,omitempty"`
+	Expires   time.Time `json:"expires"`
+}
+
+// Message is one voicemail.
+type Message struct {
+	ID       site.RecordID `json:"id"`
+	From     string        `json:"from"`
+	FromName string        `json:"fromName,omitempty"`
+	At       time.Time     `json:"at"`
+	Seconds  float64       `json:"seconds"`
+	Heard    bool          `json:"heard"`
+	Folder   string        `json:"folder"`
+	CutOff   bool          `json:"cutOff,omitempty"`
+	LeftAt   string        `json:"leftAt,omitempty" doc:"Code of the site where it was recorded"`
+	Audio    string        `json:"audio" enum:"here,arriving" doc:"Whether its audio is on this box"`
+	Blob     string        `json:"blob" doc:"SHA-256 of the stored audio"`
+}
+
+// Merge is one thing that two sides changed without seeing each other.
+type Merge struct {
+	ID      string      `json:"id"`
+	Kind    string      `json:"kind" enum:"edit,delete,number,removed"`
+	Record  string      `json:"record" doc:"What it is about, in words"`
+	Field   string      `json:"field,omitempty"`
+	InForce string      `json:"inForce"`
+	Sides   []MergeSide `json:"sides"`
+	Closed  bool        `json:"closed,omitempty"`
+}
+
+type MergeSide struct {
+	Value   string    `json:"value" doc:"Secrets are never shown: only that they changed"`
+	By      string    `json:"by"`
+	Node    string    `json:"node"`
+	Site    string    `json:"site"`
+	At      time.Time `json:"at"`
+	InForce bool      `json:"inForce"`
+	Version string    `json:"version" doc:"Names this side when keeping it"`
+}
+
+type KeepMerge struct {
+	Version string `json:"version" doc:"The side to keep"`
+}
+
+// Bytes counts what the mesh sent and received.
+type Bytes struct {
+	Since time.Time   `json:"since"`
+	Until time.Time   `json:"until"`
+	In    int64       `json:"in"`
+	Out   int64       `json:"out"`
+	Peers []PeerBytes `json:"peers"`
+}
+
+type PeerBytes struct {
+	Name string `json:"name"`
+	In   int64  `json:"in"`
+	Out  int64  `json:"out"`
+}
+
+// RouteTest is the decision for one call, step by step, without making it.
+type RouteTest struct {
+	From  string   `json:"from"`
+	To    string   `json:"to"`
+	Steps []string `json:"steps"`
+}
+
+// Call is one call in progress.
+type Call struct {
+	Chain     string     `json:"chain"`
+	From      string     `json:"from"`
+	To        string     `json:"to"`
+	State     string     `json:"state"`
+	Since     time.Time  `json:"since"`
+	Cause     string     `json:"cause,omitempty"`
+	Answered  *time.Time `json:"answered,omitempty"`
+	Ended     *time.Time `json:"ended,omitempty"`
+	BothHeard *bool      `json:"bothHeard,omitempty"`
+}
