@@ -1,0 +1,206 @@
+// Package config is what one box is told by the person who sets it up: where it
+// keeps its data, which addresses it serves, which fleet it founds or joins.
+// Everything else lives in the replicated state. The zero Config plus Defaults
+// is a working node.
+package config
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Config is local to the box. Fields that only matter at founding or joining
+// are ignored afterwards.
+type Config struct {
+	// where
+	Data string // folder that holds everything; made if missing
+
+	// who, at founding
+	Fleet    string // fleet's name; default "ccnode"
+	Domain   string // SIP domain of the fleet; default <key8>.ccnode.internal
+	SiteCode string // store number, default "0001"
+	SiteName string // default "Site <code>"
+	Join     string // "" found or start, "lan" ask the neighbours, else a token
+	Name     string // name shown to neighbours; default the host's
+
+	// addresses
+	Listen      []netip.Addr // what phones and nodes reach us at; default the LAN addresses
+	SIPPort     int          // UDP and TCP, default 5060
+	MeshPort    int          // TCP, default 5870
+	MediaPorts  [2]int       // UDP range, first and last, default 30000-30999
+	APIListen   string       // host:port of HTTPS, default :8443; "off" for none
+	Advertise   string       // address other sites reach this box at, if it differs (port forwarding)
+	NoMulticast bool         // no mDNS
+
+	// limits
+	MaxCalls     int           // default 200
+	Expires      time.Duration // granted to phones at most, default 120 s
+	ReserveBytes int64         // kept free on disk, default 256 MiB
+}
+
+// Defaults fills every field that was left empty.
+func (c *Config) Defaults() error {
+	if c.Data == "" {
+		d, err := DefaultData()
+		if err != nil {
+			return err
+		}
+		c.Data = d
+	}
+	abs, err := filepath.Abs(c.Data)
+	if err != nil {
+		return fmt.Errorf("data folder %s: %w", c.Data, err)
+	}
+	c.Data = abs
+	def := func(p *string, v string) {
+		if *p == "" {
+			*p = v
+		}
+	}
+	defInt := func(p *int, v int) {
+		if *p == 0 {
+			*p = v
+		}
+	}
+	def(&c.Fleet, "ccnode")
+	def(&c.SiteCode, "0001")
+	def(&c.SiteName, "Site "+c.SiteCode)
+	if c.Name == "" {
+		c.Name, _ = os.Hostname()
+	}
+	def(&c.APIListen, ":8443")
+	defInt(&c.SIPPort, 5060)
+	defInt(&c.MeshPort, 5870)
+	defInt(&c.MaxCalls, 200)
+	if c.MediaPorts == [2]int{} {
+		c.MediaPorts = [2]int{30000, 30999}
+	}
+	if c.Expires == 0 {
+		c.Expires = 120 * time.Second
+	}
+	if c.ReserveBytes == 0 {
+		c.ReserveBytes = 256 << 20
+	}
+	if len(c.Listen) == 0 {
+		c.Listen = LANAddresses()
+	}
+	return nil
+}
+
+var (
+	codeForm   = regexp.MustCompile(`^[0-9]{2,8}$`)
+	domainForm = regexp.MustCompile(`^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z]([a-z0-9-]{0,61}[a-z0-9])?$`)
+)
+
+// Validate gathers every complaint, each with what to do.
+func (c *Config) Validate() error {
+	var bad []error
+	no := func(format string, a ...any) { bad = append(bad, fmt.Errorf(format, a...)) }
+	if !codeForm.MatchString(c.SiteCode) {
+		no("site code %q: use 2 to 8 digits, such as the store number 0017", c.SiteCode)
+	}
+	if c.Domain != "" && !domainForm.MatchString(c.Domain) {
+		no("domain %q: use a DNS name such as shops.example", c.Domain)
+	}
+	for name, p := range map[string]int{"SIP": c.SIPPort, "mesh": c.MeshPort, "first media": c.MediaPorts[0], "last media": c.MediaPorts[1]} {
+		if p < 1 || p > 65535 {
+			no("%s port %d: use 1 to 65535", name, p)
+		}
+	}
+	if c.MediaPorts[1]-c.MediaPorts[0] < 3 {
+		no("media ports %d-%d: leave room for at least 4, two for each side of a call", c.MediaPorts[0], c.MediaPorts[1])
+	}
+	if len(c.Listen) == 0 {
+		no("this box has no network address; plug it in, or name one with --listen")
+	}
+	if c.APIListen != "off" {
+		if _, port, err := net.SplitHostPort(c.APIListen); err != nil {
+			no("API address %q: write host:port, :port, or off", c.APIListen)
+		} else if _, err := strconv.ParseUint(port, 10, 16); err != nil {
+			no("API port %q: use 1 to 65535", port)
+		}
+	}
+	if c.Advertise != "" {
+		if _, err := netip.ParseAddr(c.Advertise); err != nil {
+			no("advertised address %q: use an IP address other sites can reach", c.Advertise)
+		}
+	}
+	return errors.Join(bad...)
+}
+
+// DefaultData is /var/lib/ccnode for root, else the user's data folder.
+func DefaultData() (string, error) {
+	if os.Geteuid() == 0 {
+		return "/var/lib/ccnode", nil
+	}
+	if d := os.Getenv("XDG_DATA_HOME"); d != "" {
+		return filepath.Join(d, "ccnode"), nil
+	}
+	h, err := os.UserHomeDir()
+	if err != nil {
+		return "", fmt.Errorf("find the home folder: %w; say where to keep data with --data", err)
+	}
+	return filepath.Join(h, ".local", "share", "ccnode"), nil
+}
+
+// Socket is the path of the API's unix socket in a data folder.
+func Socket(data string) string { return filepath.Join(data, "api.sock") }
+
+// LANAddresses lists the addresses of this box that phones could use: of
+// interfaces that are up, IPv4 first, no loopback unless there is nothing else.
+func LANAddresses() (out []netip.Addr) {
+	var v6, loop []netip.Addr
+	ifs, err := net.Interfaces()
+	if err != nil {
+		return nil
+	}
+	for _, i := range ifs {
+		if i.Flags&net.FlagUp == 0 {
+			continue
+		}
+		addrs, _ := i.Addrs()
+		for _, a := range addrs {
+			n, ok := a.(*net.IPNet)
+			if !ok {
+				continue
+			}
+			ip, ok := netip.AddrFromSlice(n.IP)
+			ip = ip.Unmap()
+			switch {
+			case !ok, ip.IsLinkLocalUnicast():
+			case ip.IsLoopback():
+				if ip.Is4() {
+					loop = append(loop, ip)
+				}
+			case ip.Is4():
+				out = append(out, ip)
+			default:
+				v6 = append(v6, ip)
+			}
+		}
+	}
+	out = append(out, v6...)
+	if len(out) == 0 {
+		out = loop
+	}
+	return out
+}
+
+// ParsePorts reads "30000-30999".
+func ParsePorts(s string) ([2]int, error) {
+	a, b, ok := strings.Cut(s, "-")
+	lo, err1 := strconv.Atoi(a)
+	hi, err2 := strconv.Atoi(b)
+	if !ok || err1 != nil || err2 != nil || lo > hi {
+		return [2]int{}, fmt.Errorf("port range %q: write it like 30000-30999", s)
+	}
+	return [2]int{lo, hi}, nil
+}
