@@ -38,6 +38,11 @@ type Backend interface {
 	RouteTest(ctx context.Context, from, to string) (RouteTest, error)
 	Calls(ctx context.Context, since time.Duration) ([]Call, error)
 
+	// Recovery returns the root key's words while this box still has them;
+	// ConfirmRecovery makes it forget them. Both are for the console only.
+	Recovery(ctx context.Context) (Recovery, error)
+	ConfirmRecovery(ctx context.Context, first, last string) error
+
 	RevokeNode(ctx context.Context, by, node string) error
 	// Check tries to reach every peer now ("check now" is a purpose).
 	Check(ctx context.Context) error

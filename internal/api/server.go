@@ -31,11 +31,14 @@ type Config struct {
 
 type whoKey struct{}
 
+// console is who speaks through the unix socket.
+const console = "console"
+
 // Local marks connections of a listener as the box's own administrator: a unix
 // socket whose file permissions are the lock. Use as http.Server.ConnContext.
 func Local(ctx context.Context, c net.Conn) context.Context {
 	if _, ok := c.(*net.UnixConn); ok {
-		return context.WithValue(ctx, whoKey{}, "console")
+		return context.WithValue(ctx, whoKey{}, console)
 	}
 	return ctx
 }
@@ -139,6 +142,21 @@ func register(h huma.API, b Backend) {
 		})
 	huma.Register(h, op("check", post, "/check", "Try to reach every peer now", "node"),
 		func(ctx context.Context, _ *none) (*none, error) { return nil, problem(b.Check(ctx)) })
+	huma.Register(h, op("get-recovery", get, "/recovery", "The recovery words; on the box's own console only", "node"),
+		func(ctx context.Context, _ *none) (*body[Recovery], error) {
+			if err := consoleOnly(ctx); err != nil {
+				return nil, problem(err)
+			}
+			r, err := b.Recovery(ctx)
+			return &body[Recovery]{r}, problem(err)
+		})
+	huma.Register(h, op("confirm-recovery", post, "/recovery/confirm", "Forget the root key, once the words are written down", "node"),
+		func(ctx context.Context, in *body[RecoveryCheck]) (*none, error) {
+			if err := consoleOnly(ctx); err != nil {
+				return nil, problem(err)
+			}
+			return nil, problem(b.ConfirmRecovery(ctx, in.Body.First, in.Body.Last))
+		})
 	huma.Register(h, op("revoke-node", post, "/nodes/{node}/revoke", "Shut a box out of the fleet for good", "node"),
 		func(ctx context.Context, in *struct {
 			Node string `path:"node" maxLength:"80"`
@@ -319,4 +337,11 @@ func moveMessage(ctx context.Context, b Backend, who, text, folder string) error
 		return Invalid(err.Error(), "list the messages to see their ids")
 	}
 	return b.MoveMessage(ctx, by(ctx), who, id, folder)
+}
+
+func consoleOnly(ctx context.Context) error {
+	if by(ctx) != console {
+		return &Error{http.StatusForbidden, "the root key is not shown over the network", "run \"ccnode recovery\" on the box itself"}
+	}
+	return nil
 }

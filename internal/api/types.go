@@ -188,6 +188,17 @@ type NewInvite struct {
 	Expires  string `json:"expires,omitempty" doc:"Go duration, default 24h" example:"72h" maxLength:"16"`
 }
 
+// Recovery is the fleet's root key as words, for paper.
+type Recovery struct {
+	Fleet string   `json:"fleet"`
+	Words []string `json:"words"`
+}
+
+type RecoveryCheck struct {
+	First string `json:"first" maxLength:"16"`
+	Last  string `json:"last" maxLength:"16"`
+}
+
 // Pending is a box on this LAN that wants to join.
 type Pending struct {
 	Node  string    `json:"node"`
