@@ -1,0 +1,237 @@
+package pair
+
+import (
+	"bufio"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/fxamacker/cbor/v2"
+
+	"carrierclass.net/ccnode/internal/site"
+)
+
+// item is one thing the owner of bindings tells the other node. Exactly one
+// field is set.
+type item struct {
+	Put  *site.Binding   `cbor:"1,keyasint,omitempty"`
+	Drop string          `cbor:"2,keyasint,omitempty"`
+	All  *[]site.Binding `cbor:"3,keyasint,omitempty"` // replaces everything told before
+}
+
+const (
+	maxItem = 4 << 20 // a snapshot of 10,000 bindings
+	ackWait = 2 * time.Second
+	backoff = time.Second
+	maxWait = time.Minute
+)
+
+// feed tells our bindings to the other node: a snapshot when the stream opens,
+// then each change, each acknowledged. It speaks only when something is owed.
+type feed struct {
+	t    *Table
+	dial func(context.Context) (net.Conn, error)
+
+	mu     sync.Mutex
+	owed   []item
+	fresh  bool // the next stream begins with a snapshot anyway
+	wake   chan struct{}
+	cancel context.CancelFunc
+	done   chan struct{}
+}
+
+// Share starts telling our bindings over streams that dial opens, and again
+// from the beginning when the pair's other node changes.
+func (t *Table) Share(dial func(context.Context) (net.Conn, error)) {
+	ctx, cancel := context.WithCancel(context.Background())
+	f := &feed{t: t, dial: dial, fresh: true, wake: make(chan struct{}, 1), cancel: cancel, done: make(chan struct{})}
+	t.mu.Lock()
+	old := t.feed
+	t.feed = f
+	t.mu.Unlock()
+	old.close()
+	go f.run(ctx) // ends with close, which waits
+	f.poke()
+}
+
+func (f *feed) close() {
+	if f == nil {
+		return
+	}
+	f.cancel()
+	<-f.done
+}
+
+func (f *feed) poke() {
+	select {
+	case f.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (f *feed) tell(it item) {
+	if f == nil {
+		return
+	}
+	f.mu.Lock()
+	if !f.fresh { // else the snapshot will say it
+		f.owed = append(f.owed, it)
+	}
+	f.mu.Unlock()
+	f.poke()
+}
+
+func (f *feed) run(ctx context.Context) {
+	defer close(f.done)
+	wait := backoff
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-f.wake:
+		}
+		err := f.stream(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		f.mu.Lock()
+		f.fresh, f.owed = true, nil
+		f.mu.Unlock()
+		if err == nil { // the other side closed a stream on which nothing was owed
+			wait = backoff
+			continue
+		}
+		f.t.PeerGone()
+		f.t.cfg.Log.Debug("The pair's other node cannot be told", "err", err, "again", wait)
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(wait):
+		}
+		wait = min(2*wait, maxWait)
+		f.poke() // it is still owed
+	}
+}
+
+// stream tells over one connection until it breaks. It returns nil when nothing
+// was owed at that moment.
+func (f *feed) stream(ctx context.Context) error {
+	dctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+	defer cancel()
+	c, err := f.dial(dctx)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	stop := context.AfterFunc(ctx, func() { c.Close() })
+	defer stop()
+	f.mu.Lock()
+	f.fresh, f.owed = false, nil
+	f.mu.Unlock()
+	all := f.t.own()
+	if err := exchange(c, item{All: &all}); err != nil {
+		return err
+	}
+	gone := make(chan struct{})
+	acks := make(chan error, 1)
+	go func() { // ends when c closes
+		defer close(gone)
+		var b [1]byte
+		for {
+			_, err := io.ReadFull(c, b[:])
+			select {
+			case acks <- err:
+			case <-ctx.Done():
+			}
+			if err != nil {
+				return
+			}
+		}
+	}()
+	defer func() { c.Close(); <-gone }()
+	for {
+		f.mu.Lock()
+		owed := f.owed
+		f.owed = nil
+		f.mu.Unlock()
+		for _, it := range owed {
+			if err := write(c, it); err != nil {
+				return err
+			}
+			select {
+			case err := <-acks:
+				if err != nil {
+					return err
+				}
+			case <-time.After(ackWait):
+				return errors.New("no acknowledgement")
+			}
+		}
+		if len(owed) > 0 {
+			continue
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-f.wake:
+		case <-acks: // closed by the other side, with nothing owed
+			return nil
+		}
+	}
+}
+
+func exchange(c net.Conn, it item) error {
+	if err := write(c, it); err != nil {
+		return err
+	}
+	c.SetReadDeadline(time.Now().Add(5 * time.Second))
+	defer c.SetReadDeadline(time.Time{})
+	var b [1]byte
+	_, err := io.ReadFull(c, b[:])
+	return err
+}
+
+func write(c net.Conn, it item) error {
+	body, err := cbor.Marshal(it)
+	if err != nil {
+		return fmt.Errorf("encode for the pair: %w", err)
+	}
+	c.SetWriteDeadline(time.Now().Add(ackWait))
+	_, err = c.Write(append(binary.BigEndian.AppendUint32(nil, uint32(len(body))), body...))
+	return err
+}
+
+// Hear takes what the other node tells over one stream, until the stream ends.
+func (t *Table) Hear(from site.NodeID, c net.Conn) error {
+	defer c.Close()
+	r := bufio.NewReader(c)
+	for {
+		var head [4]byte
+		if _, err := io.ReadFull(r, head[:]); err != nil {
+			return err
+		}
+		n := binary.BigEndian.Uint32(head[:])
+		if n > maxItem {
+			return fmt.Errorf("the pair sent %d bytes at once; at most %d are taken", n, maxItem)
+		}
+		body := make([]byte, n)
+		if _, err := io.ReadFull(r, body); err != nil {
+			return err
+		}
+		var it item
+		if err := cbor.Unmarshal(body, &it); err != nil {
+			return fmt.Errorf("read what the pair tells: %w", err)
+		}
+		if err := t.learn(from, it); err != nil {
+			return err
+		}
+		if _, err := c.Write([]byte{1}); err != nil {
+			return err
+		}
+	}
+}
