@@ -1,0 +1,318 @@
+package main
+
+import (
+	"fmt"
+	"net/http"
+	"os"
+	"strings"
+
+	"github.com/skip2/go-qrcode"
+	"github.com/spf13/cobra"
+
+	"carrierclass.net/ccnode/internal/api"
+)
+
+func statusCommand(s *settings) *cobra.Command {
+	return &cobra.Command{
+		Use: "status", Short: "What this node knows of itself and of the fleet", Args: args(0, 0, "nothing more"),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cl, err := s.client()
+			if err != nil {
+				return err
+			}
+			var st api.Status
+			if err := cl.Do(cmd.Context(), http.MethodGet, "/status", nil, &st, ""); err != nil {
+				return err
+			}
+			return s.show(st, func(t *table) { statusRows(t, st) })
+		},
+	}
+}
+
+func statusRows(t *table, st api.Status) {
+	t.row("me", st.Node.Name, "site "+st.Node.SiteCode+" "+st.Node.SiteName, "up since "+st.Node.Started.Local().Format("2006-01-02 15:04"), st.Version)
+	if st.Pair != nil {
+		t.row("pair", st.Pair.Name, st.Pair.State, "heard "+ago(st.Pair.Heard), fmt.Sprintf("owed %d", st.Pair.Owed))
+	}
+	t.row("fleet", st.Fleet.Name, st.Fleet.Domain, fmt.Sprintf("%d sites, %d nodes, %d users", st.Fleet.Sites, st.Fleet.Nodes, st.Users))
+	t.row("phones", fmt.Sprintf("%d here", st.Phones), fmt.Sprintf("calls %d", st.Calls), fmt.Sprintf("merges %d open", st.Merges))
+	for _, p := range st.Peers {
+		why := p.State
+		if p.Since != nil {
+			why += " since " + p.Since.Local().Format("15:04:05")
+		}
+		t.row("peer", p.Name, why, "heard "+ago(p.Heard), fmt.Sprintf("owed %d", p.Owed))
+	}
+	t.row("owed", fmt.Sprintf("%d changes to %d peers", st.Owed.Changes, st.Owed.Peers), fmt.Sprintf("outbox %d", st.Owed.Outbox), fmt.Sprintf("recordings %d", st.Owed.Blobs))
+	t.row("only here", fmt.Sprintf("%d changes, %d recordings, %s would die with this box", st.Only.Changes, st.Only.Blobs, size(st.Only.Bytes)))
+	for _, sc := range st.Scopes {
+		done := ""
+		if !sc.Complete {
+			done = "still filling"
+		}
+		t.row("scope", sc.Scope, fmt.Sprintf("%d changes", sc.Changes), sc.Fingerprint, done)
+	}
+	for _, h := range st.Held {
+		t.row("held", h.ID, "from "+h.Node, h.Reason)
+	}
+	if st.ReadOnly != "" {
+		t.row("READ ONLY", st.ReadOnly)
+	}
+	for _, w := range st.Warnings {
+		t.row("warning", w)
+	}
+}
+
+func inviteCommand(s *settings) *cobra.Command {
+	c := &cobra.Command{Use: "invite", Short: "Tokens that admit a box, once"}
+	var n api.NewInvite
+	var qr bool
+	create := &cobra.Command{
+		Use: "create", Short: "Make a token for one box", Args: args(0, 0, "nothing more"),
+		Example: "  ccnode invite create                          # the second box of this site's pair\n  ccnode invite create --site 0002 --name Lyon  # the first box of a new site",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cl, err := s.client()
+			if err != nil {
+				return err
+			}
+			var i api.Invite
+			if err := cl.Do(cmd.Context(), http.MethodPost, "/invites", n, &i, ""); err != nil {
+				return err
+			}
+			if qr {
+				q, err := qrcode.New(i.Token, qrcode.Medium)
+				if err != nil {
+					return fmt.Errorf("draw the QR code: %w", err)
+				}
+				fmt.Fprintln(os.Stderr, q.ToSmallString(false))
+			}
+			return s.show(i, func(t *table) {
+				t.row("token", i.Token)
+				t.row("for", "one box of site "+i.Site+", until "+i.Expires.Local().Format("2006-01-02 15:04"))
+				t.row("next", "on the new box: ccnode up --join TOKEN")
+				t.row("id", i.ID)
+			})
+		},
+	}
+	f := create.Flags()
+	f.StringVar(&n.Site, "site", "", "code of the site, existing or new (default this one)")
+	f.StringVar(&n.SiteName, "name", "", "name of a new site")
+	f.StringVar(&n.Expires, "expires", "24h", "how long the token is good for")
+	f.BoolVar(&qr, "qr", false, "draw it as a QR code too")
+	list := &cobra.Command{
+		Use: "list", Short: "List invites of this site", Args: args(0, 0, "nothing more"),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cl, err := s.client()
+			if err != nil {
+				return err
+			}
+			is := []api.Invite{}
+			if err := cl.Do(cmd.Context(), http.MethodGet, "/invites", nil, &is, ""); err != nil {
+				return err
+			}
+			return s.show(is, func(t *table) {
+				t.row("ID", "SITE", "STATE", "EXPIRES", "REDEEMED BY")
+				for _, i := range is {
+					t.row(i.ID, i.Site, i.State, i.Expires.Local().Format("2006-01-02 15:04"), dash(i.Redeemed))
+				}
+			})
+		},
+	}
+	revoke := &cobra.Command{
+		Use: "revoke ID", Short: "Make a token worthless", Args: args(1, 1, "the invite's id"),
+		RunE: func(cmd *cobra.Command, a []string) error {
+			return s.plain(cmd, http.MethodDelete, "/invites/"+a[0], nil, "revoked "+a[0])
+		},
+	}
+	c.AddCommand(create, list, revoke)
+	return c
+}
+
+// plain sends a request that answers nothing and prints what was done.
+func (s *settings) plain(cmd *cobra.Command, method, path string, in any, done string) error {
+	cl, err := s.client()
+	if err != nil {
+		return err
+	}
+	if err := cl.Do(cmd.Context(), method, path, in, nil, ""); err != nil {
+		return err
+	}
+	return s.show(map[string]string{"done": done}, func(t *table) { t.row(done) })
+}
+
+func pendingCommand(s *settings) *cobra.Command {
+	c := &cobra.Command{Use: "pending", Short: "Boxes on this LAN that want to join"}
+	list := &cobra.Command{
+		Use: "list", Short: "List them, each with its six-digit code", Args: args(0, 0, "nothing more"),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cl, err := s.client()
+			if err != nil {
+				return err
+			}
+			ps := []api.Pending{}
+			if err := cl.Do(cmd.Context(), http.MethodGet, "/pending", nil, &ps, ""); err != nil {
+				return err
+			}
+			return s.show(ps, func(t *table) {
+				t.row("CODE", "NAME", "ADDRESS", "NODE", "SINCE")
+				for _, p := range ps {
+					t.row(p.Code, p.Name, p.Addr, p.Node, p.Since.Local().Format("15:04:05"))
+				}
+			})
+		},
+	}
+	var a api.Approval
+	approve := &cobra.Command{
+		Use: "approve CODE", Short: "Admit the box that shows this code", Args: args(1, 1, "the six digits the new box shows"),
+		RunE: func(cmd *cobra.Command, w []string) error {
+			a.Code = strings.ReplaceAll(w[0], " ", "")
+			cl, err := s.client()
+			if err != nil {
+				return err
+			}
+			var n api.NodeStatus
+			if err := cl.Do(cmd.Context(), http.MethodPost, "/pending/approve", a, &n, ""); err != nil {
+				return err
+			}
+			return s.show(n, func(t *table) { t.row("admitted", n.Name, n.ID, "site "+n.SiteCode) })
+		},
+	}
+	approve.Flags().StringVar(&a.Site, "site", "", "code of the site it will serve (default this one)")
+	approve.Flags().StringVar(&a.SiteName, "name", "", "name of a new site")
+	c.AddCommand(list, approve)
+	return c
+}
+
+func mergesCommand(s *settings) *cobra.Command {
+	var closed bool
+	list := func(cmd *cobra.Command, _ []string) error {
+		cl, err := s.client()
+		if err != nil {
+			return err
+		}
+		ms := []api.Merge{}
+		if err := cl.Do(cmd.Context(), http.MethodGet, fmt.Sprintf("/merges?closed=%t", closed), nil, &ms, ""); err != nil {
+			return err
+		}
+		return s.show(ms, func(t *table) {
+			if len(ms) == 0 {
+				t.row("no open merges: nobody changed the same thing on two sides")
+				return
+			}
+			for _, m := range ms {
+				t.row("MERGE", m.ID, m.Kind, m.Record, m.Field)
+				for _, sd := range m.Sides {
+					mark := "not in force"
+					if sd.InForce {
+						mark = "in force"
+					}
+					t.row("", mark, dash(sd.Value), "by "+dash(sd.By), "site "+sd.Site, sd.At.Local().Format("2006-01-02 15:04:05"), "keep: "+sd.Version)
+				}
+			}
+		})
+	}
+	c := &cobra.Command{Use: "merges", Short: "What two sides changed without seeing each other", Args: args(0, 0, "nothing more, or: keep MERGE VERSION"), RunE: list}
+	c.Flags().BoolVar(&closed, "closed", false, "also those that were settled")
+	c.AddCommand(&cobra.Command{Use: "list", Short: "List them", Args: args(0, 0, "nothing more"), RunE: list},
+		&cobra.Command{
+			Use: "keep MERGE VERSION", Short: "Settle a merge by keeping one side", Args: args(2, 2, "the merge's id and the version to keep"),
+			RunE: func(cmd *cobra.Command, a []string) error {
+				return s.plain(cmd, http.MethodPost, "/merges/"+pathEscape(a[0])+"/keep", api.KeepMerge{Version: a[1]}, "kept "+a[1])
+			},
+		})
+	return c
+}
+
+func meshCommand(s *settings) *cobra.Command {
+	c := &cobra.Command{Use: "mesh", Short: "The links to other nodes"}
+	peers := &cobra.Command{
+		Use: "peers", Short: "Nodes this one talks with, and what it owes them", Args: args(0, 0, "nothing more"),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cl, err := s.client()
+			if err != nil {
+				return err
+			}
+			var st api.Status
+			if err := cl.Do(cmd.Context(), http.MethodGet, "/status", nil, &st, ""); err != nil {
+				return err
+			}
+			return s.show(st.Peers, func(t *table) {
+				t.row("NAME", "SITE", "STATE", "HEARD", "OWED", "IN", "OUT", "ADDRESSES", "ERROR")
+				for _, p := range st.Peers {
+					t.row(p.Name, p.SiteCode, p.State, ago(p.Heard), p.Owed, size(p.In), size(p.Out), strings.Join(p.Addrs, " "), p.Error)
+				}
+			})
+		},
+	}
+	var over string
+	bytes := &cobra.Command{
+		Use: "bytes", Short: "Count what the mesh sends and receives", Args: args(0, 0, "nothing more"),
+		Example: "  ccnode mesh bytes --over 1m",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cl, err := s.client()
+			if err != nil {
+				return err
+			}
+			var b api.Bytes
+			if err := cl.Do(cmd.Context(), http.MethodGet, "/mesh/bytes?over="+over, nil, &b, ""); err != nil {
+				return err
+			}
+			return s.show(b, func(t *table) {
+				t.row("PEER", "IN", "OUT")
+				for _, p := range b.Peers {
+					t.row(p.Name, p.In, p.Out)
+				}
+				t.row("all", b.In, b.Out)
+			})
+		},
+	}
+	bytes.Flags().StringVar(&over, "over", "", "watch for this long (default: since the start)")
+	check := &cobra.Command{
+		Use: "check", Short: "Try to reach every peer now", Args: args(0, 0, "nothing more"),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return s.plain(cmd, http.MethodPost, "/check", nil, "asked every peer; see ccnode mesh peers")
+		},
+	}
+	c.AddCommand(peers, bytes, check)
+	return c
+}
+
+func nodeCommand(s *settings) *cobra.Command {
+	c := &cobra.Command{Use: "node", Short: "Boxes of the fleet"}
+	c.AddCommand(&cobra.Command{
+		Use: "revoke NODE", Short: "Shut a box out of the fleet, for good", Args: args(1, 1, "the node's name or id"),
+		RunE: func(cmd *cobra.Command, a []string) error {
+			return s.plain(cmd, http.MethodPost, "/nodes/"+pathEscape(a[0])+"/revoke", nil, "revoked "+a[0])
+		},
+	})
+	return c
+}
+
+func recoveryCommand(s *settings) *cobra.Command {
+	c := &cobra.Command{Use: "recovery", Short: "The fleet's recovery sheet"}
+	c.AddCommand(&cobra.Command{
+		Use: "show", Short: "Show the 24 words, while this box still has them", Args: args(0, 0, "nothing more"),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cl, err := s.client()
+			if err != nil {
+				return err
+			}
+			var r api.Recovery
+			if err := cl.Do(cmd.Context(), http.MethodGet, "/recovery", nil, &r, ""); err != nil {
+				return err
+			}
+			return s.show(r, func(t *table) {
+				for i := 0; i < len(r.Words); i += 6 {
+					t.row(fmt.Sprintf("%2d", i+1), strings.Join(r.Words[i:min(i+6, len(r.Words))], " "))
+				}
+				t.row("next", "write them down, then: ccnode recovery confirm WORD1 WORD24")
+			})
+		},
+	}, &cobra.Command{
+		Use: "confirm FIRST LAST", Short: "Say that the words are written down; this box forgets them", Args: args(2, 2, "the first and the last of the 24 words"),
+		RunE: func(cmd *cobra.Command, a []string) error {
+			return s.plain(cmd, http.MethodPost, "/recovery/confirm", api.RecoveryCheck{First: a[0], Last: a[1]}, "this box has forgotten the fleet's root key; keep the sheet safe")
+		},
+	})
+	return c
+}
