@@ -71,6 +71,8 @@ type settings struct {
 	api    string
 	token  string
 	output string
+
+	fingerprint string
 }
 
 func newRoot() *cobra.Command {
@@ -89,6 +91,7 @@ func newRoot() *cobra.Command {
 	f.StringVar(&s.data, "data", os.Getenv("CCNODE_DATA"), "the node's data folder (default /var/lib/ccnode for root)")
 	f.StringVar(&s.api, "api", os.Getenv("CCNODE_API"), "another node's interface: unix:PATH or https://HOST:8443")
 	f.StringVar(&s.token, "token", os.Getenv("CCNODE_TOKEN"), "token for --api https://…")
+	f.StringVar(&s.fingerprint, "fingerprint", os.Getenv("CCNODE_FINGERPRINT"), "SHA-256 of the certificate of --api https://…, as its status shows")
 	f.StringVarP(&s.output, "output", "o", "table", "table or json")
 	root.PersistentPreRunE = func(*cobra.Command, []string) error {
 		if s.output != "table" && s.output != "json" {
@@ -137,7 +140,11 @@ func (s *settings) client() (*api.Client, error) {
 		}
 		addr = "unix:" + config.Socket(abs)
 	}
-	c, err := api.NewClient(addr, s.token, insecureUnlessPinned())
+	hc, err := pinned(s.fingerprint)
+	if err != nil {
+		return nil, err
+	}
+	c, err := api.NewClient(addr, s.token, hc)
 	if err != nil {
 		return nil, usageError{err}
 	}

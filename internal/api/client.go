@@ -3,6 +3,7 @@ package api
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -97,6 +98,8 @@ func (c *Client) send(ctx context.Context, method, path string, in any, etag str
 		return nil, fmt.Errorf("no node answers at %s; start one with \"ccnode up\", or say where it is with --api or --data", c.where)
 	case errors.Is(err, os.ErrPermission):
 		return nil, fmt.Errorf("no permission for %s; run as the user the node runs as, or as root", c.where)
+	case errors.As(err, new(*tls.CertificateVerificationError)):
+		return nil, fmt.Errorf("%s cannot be verified: %w; give its certificate with --fingerprint, as \"ccnode status\" shows it there", c.where, err)
 	case err != nil:
 		return nil, fmt.Errorf("ask the node at %s: %w", c.where, err)
 	}

@@ -59,6 +59,8 @@ type NodeStatus struct {
 	Started  time.Time `json:"started"`
 	SIP      []string  `json:"sip" doc:"Addresses phones register at"`
 	Mesh     []string  `json:"mesh" doc:"Addresses other nodes dial"`
+	API      []string  `json:"api" doc:"Where this interface answers"`
+	Cert     string    `json:"certificate,omitempty" doc:"SHA-256 fingerprint of the HTTPS certificate"`
 	DiskFree int64     `json:"diskFree" doc:"Bytes"`
 	Memory   int64     `json:"memory" doc:"Resident bytes"`
 }
