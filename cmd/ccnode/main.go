@@ -57,13 +57,11 @@ func run(ctx context.Context, args []string) int {
 		return exitNotFound
 	case errors.As(err, &refused):
 		return exitRefused
-	case errors.Is(err, errNoNode):
+	case errors.Is(err, api.ErrNoNode):
 		return exitNoNode
 	}
 	return exitRefused
 }
-
-var errNoNode = errors.New("no node answers")
 
 // settings are the flags every client command shares.
 type settings struct {

@@ -16,6 +16,9 @@ import (
 	"syscall"
 )
 
+// ErrNoNode means that nobody listens where the node should be.
+var ErrNoNode = errors.New("no node answers")
+
 // Client speaks /api/v1 over a node's unix socket, or over HTTPS with a token.
 type Client struct {
 	base  string
@@ -95,7 +98,7 @@ func (c *Client) send(ctx context.Context, method, path string, in any, etag str
 	r, err := c.http.Do(req)
 	switch {
 	case errors.Is(err, os.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
-		return nil, fmt.Errorf("no node answers at %s; start one with \"ccnode up\", or say where it is with --api or --data", c.where)
+		return nil, fmt.Errorf("%w at %s; start one with \"ccnode up\", or say where it is with --api or --data", ErrNoNode, c.where)
 	case errors.Is(err, os.ErrPermission):
 		return nil, fmt.Errorf("no permission for %s; run as the user the node runs as, or as root", c.where)
 	case errors.As(err, new(*tls.CertificateVerificationError)):

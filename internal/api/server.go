@@ -120,12 +120,14 @@ type tagged[T any] struct {
 
 type none struct{}
 
-type whoInput struct {
+// WhoInput names a user in a path. It is exported because the generator reads embedded structs only then.
+type WhoInput struct {
 	Who string `path:"user" doc:"Number, extension, name or id" maxLength:"120"`
 }
 
-type messageInput struct {
-	whoInput
+// MessageInput names one message of a user.
+type MessageInput struct {
+	WhoInput
 	ID string `path:"id" maxLength:"16" minLength:"16"`
 }
 
@@ -178,13 +180,13 @@ func register(h huma.API, b Backend) {
 		return &tagged[User]{u.ETag, u}, problem(err)
 	})
 	huma.Register(h, op("get-user", get, "/users/{user}", "One user", "users"),
-		func(ctx context.Context, in *whoInput) (*tagged[User], error) {
+		func(ctx context.Context, in *WhoInput) (*tagged[User], error) {
 			u, err := b.User(ctx, in.Who)
 			return &tagged[User]{u.ETag, u}, problem(err)
 		})
 	huma.Register(h, op("set-user", patch, "/users/{user}", "Change some of a user's fields", "users"),
 		func(ctx context.Context, in *struct {
-			whoInput
+			WhoInput
 			IfMatch string `header:"If-Match" doc:"ETag of the answer the person acted on. A stale one is not refused: the edit is kept beside what it did not see, and shown in merges" maxLength:"8192"`
 			Body    UserPatch
 		}) (*tagged[User], error) {
@@ -193,7 +195,7 @@ func register(h huma.API, b Backend) {
 		})
 	huma.Register(h, op("delete-user", del, "/users/{user}", "Delete a user; 30 days to restore", "users"),
 		func(ctx context.Context, in *struct {
-			whoInput
+			WhoInput
 			IfMatch string `header:"If-Match" maxLength:"8192"`
 		}) (*none, error) {
 			yes := true
@@ -201,17 +203,17 @@ func register(h huma.API, b Backend) {
 			return nil, problem(err)
 		})
 	huma.Register(h, op("where", get, "/users/{user}/where", "Where a user can be reached", "users"),
-		func(ctx context.Context, in *whoInput) (*body[Location], error) {
+		func(ctx context.Context, in *WhoInput) (*body[Location], error) {
 			l, err := b.Where(ctx, in.Who)
 			return &body[Location]{l}, problem(err)
 		})
 
 	huma.Register(h, op("list-messages", get, "/users/{user}/messages", "Voicemail of a user", "voicemail"),
-		func(ctx context.Context, in *whoInput) (*body[[]Message], error) {
+		func(ctx context.Context, in *WhoInput) (*body[[]Message], error) {
 			ms, err := b.Messages(ctx, in.Who)
 			return &body[[]Message]{ms}, problem(err)
 		})
-	huma.Register(h, audioOperation(), func(ctx context.Context, in *messageInput) (*huma.StreamResponse, error) {
+	huma.Register(h, audioOperation(), func(ctx context.Context, in *MessageInput) (*huma.StreamResponse, error) {
 		id, err := site.ParseRecordID(in.ID)
 		if err != nil {
 			return nil, problem(Invalid(err.Error(), "list the messages to see their ids"))
@@ -228,7 +230,7 @@ func register(h huma.API, b Backend) {
 	})
 	huma.Register(h, op("move-message", patch, "/users/{user}/messages/{id}", "Save, restore or trash a message", "voicemail"),
 		func(ctx context.Context, in *struct {
-			messageInput
+			MessageInput
 			Body struct {
 				Folder string `json:"folder" enum:"inbox,saved,trash"`
 			}
@@ -236,7 +238,7 @@ func register(h huma.API, b Backend) {
 			return nil, problem(moveMessage(ctx, b, in.Who, in.ID, in.Body.Folder))
 		})
 	huma.Register(h, op("delete-message", del, "/users/{user}/messages/{id}", "Put a message in the trash", "voicemail"),
-		func(ctx context.Context, in *messageInput) (*none, error) {
+		func(ctx context.Context, in *MessageInput) (*none, error) {
 			return nil, problem(moveMessage(ctx, b, in.Who, in.ID, "trash"))
 		})
 
