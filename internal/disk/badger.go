@@ -128,7 +128,11 @@ func settings(dir string, log *logger) badger.Options {
 
 func (s *badgerStore) open() error {
 	s.makeRoom()
-	db, err := openGuarded(settings(s.badgerDir(), s.opts.Log))
+	opened, err := s.countStart()
+	var db *badger.DB
+	if err == nil {
+		db, err = openGuarded(settings(s.badgerDir(), s.opts.Log))
+	}
 	if err != nil {
 		if isSpace(err) {
 			return fmt.Errorf("open store in %s: %w: free some space on this disk", s.opts.Dir, err)
@@ -140,6 +144,7 @@ func (s *badgerStore) open() error {
 			return err
 		}
 	}
+	opened()
 	s.db, s.failed = db, nil
 	if err := s.checkMark(); err != nil {
 		db.Close()
@@ -147,6 +152,20 @@ func (s *badgerStore) open() error {
 	}
 	s.trimBallast()
 	return nil
+}
+
+// countStart guards against a store that kills the process each time it is
+// opened: after three such starts with room on the disk it is taken for damaged.
+func (s *badgerStore) countStart() (opened func(), err error) {
+	name := filepath.Join(s.opts.Dir, "opening")
+	opened = func() { _ = os.Remove(name) }
+	died, _ := os.ReadFile(name)
+	if free, _, ferr := s.opts.Free(s.opts.Dir); len(died) >= 3 && (ferr != nil || free > s.opts.Ballast) {
+		return opened, fmt.Errorf("the last %d starts died while opening it", len(died))
+	}
+	// Best effort: on a full disk there is nothing to count with.
+	_ = os.WriteFile(name, append(died, '.'), 0o600)
+	return opened, nil
 }
 
 // makeRoom gives the ballast up if opening could run out of blocks: Badger

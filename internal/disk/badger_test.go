@@ -291,3 +291,27 @@ func TestGroupOfWritersSharesFsyncs(t *testing.T) {
 		t.Logf("%d transactions for %d writers in %v", n, writers, time.Since(started))
 	}
 }
+
+func TestCrashLoopIsTakenForDamage(t *testing.T) {
+	r := newRig(t)
+	s, err := r.Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	commit(t, s, "a", []byte("1"))
+	s.Close()
+	if err := os.WriteFile(filepath.Join(r.opts.Dir, "opening"), []byte("..."), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.Open(); !errors.Is(err, disk.ErrDamaged) {
+		t.Fatalf("got %v", err)
+	}
+	r.opts.SetAside = true
+	if s, err = r.Open(); err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if n := count(t, s); n != 1 || len(s.Damage()) != 1 {
+		t.Fatalf("%d values, damage %v", n, s.Damage())
+	}
+}
