@@ -1,0 +1,304 @@
+package crdt
+
+import (
+	"bytes"
+	"cmp"
+	"maps"
+	"slices"
+)
+
+// A Version is one uncovered write of a cell.
+type Version struct {
+	Dot
+	ID    ID
+	Node  NodeID
+	By    Ref
+	Value []byte
+	Ctx   Context
+	Flags Flags
+}
+
+// Displaced is a version that a change covered or killed; what it said goes to
+// the local history.
+type Displaced struct {
+	Cell    Cell
+	Version Version
+	By      ID
+}
+
+// Effect is what adding one change did.
+type Effect struct {
+	Known     bool        // the change was live here before
+	Live      bool        // it is live now
+	Pruned    []ID        // changes that are no longer live
+	Displaced []Displaced // versions that are gone
+	Cells     []Cell      // cells whose reading may have changed
+	Equivocal []ID        // other live changes under the same dot: proof against their author
+}
+
+// Set is the live changes of one scope, and what their cells say. It keeps no
+// bytes of changes: the store does. It is not safe for concurrent use.
+//
+// Merge is Add of every change of the other set. Live(A ∪ B) does not depend on
+// order: a version is covered iff the context of some change covers its dot,
+// and whatever covers a coverer has seen what that one saw.
+type Set struct {
+	scope   Scope
+	live    map[ID]*entry
+	cells   map[Cell][]version
+	records map[recordKey]*record
+	tables  map[uint16]map[string]struct{} // records that have a live cell or a final
+	dots    map[Dot]ID                     // one live change per dot; more are found by equivocal
+	twins   map[Dot][]ID
+	hash    LtHash
+}
+
+type entry struct {
+	id   ID
+	dot  Dot
+	node NodeID
+	by   Ref
+	refs int // uncovered writes, or 1 for the final that stays
+}
+
+type version struct {
+	e     *entry
+	value []byte
+	ctx   Context
+	flags Flags
+}
+
+type recordKey struct {
+	table  uint16
+	record string
+}
+
+type record struct {
+	fields map[string]struct{}
+	final  *version
+}
+
+// NewSet returns the empty set of a scope.
+func NewSet(scope Scope) *Set {
+	return &Set{scope: scope, live: map[ID]*entry{}, cells: map[Cell][]version{}, records: map[recordKey]*record{},
+		tables: map[uint16]map[string]struct{}{}, dots: map[Dot]ID{}, twins: map[Dot][]ID{}}
+}
+
+// Scope of the set.
+func (s *Set) Scope() Scope { return s.scope }
+
+// Len counts live changes.
+func (s *Set) Len() int { return len(s.live) }
+
+// Has says whether a change is live here.
+func (s *Set) Has(id ID) bool { _, ok := s.live[id]; return ok }
+
+// IDs lists the live changes, sorted.
+func (s *Set) IDs() []ID {
+	return slices.SortedFunc(maps.Keys(s.live), func(a, b ID) int { return bytes.Compare(a[:], b[:]) })
+}
+
+// Fingerprint is the digest of the LtHash of the live ids: equal sets, equal
+// fingerprints; and nobody can choose ids that cancel somebody else's.
+func (s *Set) Fingerprint() Fingerprint { return s.hash.Digest() }
+
+// Hash returns a copy of the LtHash, to be stored with the set.
+func (s *Set) Hash() LtHash { return s.hash }
+
+// Add merges one change of the scope. The caller has checked shape, signature
+// and grant.
+func (s *Set) Add(c *Change) (fx Effect) {
+	if e := s.live[c.id]; e != nil {
+		return Effect{Known: true, Live: true}
+	}
+	e := &entry{id: c.id, dot: c.dot, node: c.Node, by: c.By}
+	if c.Writes[0].Flags&Final != 0 {
+		s.addFinal(c, e, &fx)
+	} else {
+		s.addWrites(c, e, &fx)
+	}
+	if e.refs == 0 {
+		return fx
+	}
+	fx.Live = true
+	s.live[e.id] = e
+	s.hash.Add(e.id)
+	fx.Equivocal = s.noteDot(e)
+	return fx
+}
+
+func (s *Set) addFinal(c *Change, e *entry, fx *Effect) {
+	w := &c.Writes[0]
+	r := s.record(w.Table, w.Record)
+	if r.final != nil && compareEntry(r.final.e, e) < 0 { // then the record was there before
+		return // the older final stays
+	}
+	cell := c.Cell(0)
+	if r.final != nil {
+		fx.Displaced = append(fx.Displaced, Displaced{cell, s.export(*r.final), c.id})
+		s.release(r.final.e, fx)
+	}
+	r.final = &version{e, w.Value, w.Ctx, w.Flags}
+	e.refs = 1
+	for f := range r.fields {
+		fc := Cell{s.scope, w.Table, w.Record, f}
+		for _, v := range s.cells[fc] {
+			fx.Displaced = append(fx.Displaced, Displaced{fc, s.export(v), c.id})
+			s.release(v.e, fx)
+		}
+		delete(s.cells, fc)
+		fx.Cells = append(fx.Cells, fc)
+	}
+	clear(r.fields)
+	fx.Cells = append(fx.Cells, cell)
+	sortCells(fx.Cells)
+}
+
+func (s *Set) addWrites(c *Change, e *entry, fx *Effect) {
+	for i := range c.Writes {
+		w := &c.Writes[i]
+		if r := s.records[recordKey{w.Table, w.Record}]; r != nil && r.final != nil {
+			continue // killed
+		}
+		cell := c.Cell(i)
+		vs := s.cells[cell]
+		if slices.ContainsFunc(vs, func(v version) bool { return v.ctx.Covers(e.dot) }) {
+			continue // somebody here has seen it, and wrote over it
+		}
+		kept := vs[:0:0]
+		for _, v := range vs {
+			if w.Ctx.Covers(v.e.dot) {
+				fx.Displaced = append(fx.Displaced, Displaced{cell, s.export(v), c.id})
+				s.release(v.e, fx)
+				continue
+			}
+			kept = append(kept, v)
+		}
+		e.refs++
+		kept = append(kept, version{e, w.Value, w.Ctx, w.Flags})
+		s.cells[cell] = kept
+		s.record(w.Table, w.Record).fields[w.Field] = struct{}{}
+		fx.Cells = append(fx.Cells, cell)
+	}
+}
+
+func (s *Set) record(table uint16, rec string) *record {
+	k := recordKey{table, rec}
+	r := s.records[k]
+	if r == nil {
+		r = &record{fields: map[string]struct{}{}}
+		s.records[k] = r
+		t := s.tables[table]
+		if t == nil {
+			t = map[string]struct{}{}
+			s.tables[table] = t
+		}
+		t[rec] = struct{}{}
+	}
+	return r
+}
+
+// release takes one live write from a change; the last one prunes it.
+func (s *Set) release(e *entry, fx *Effect) {
+	if e.refs--; e.refs > 0 {
+		return
+	}
+	delete(s.live, e.id)
+	s.hash.Remove(e.id)
+	s.forgetDot(e)
+	fx.Pruned = append(fx.Pruned, e.id)
+}
+
+func (s *Set) noteDot(e *entry) (others []ID) {
+	first, taken := s.dots[e.dot]
+	if !taken {
+		s.dots[e.dot] = e.id
+		return nil
+	}
+	others = append([]ID{first}, s.twins[e.dot]...)
+	s.twins[e.dot] = append(s.twins[e.dot], e.id)
+	return others
+}
+
+func (s *Set) forgetDot(e *entry) {
+	twins := s.twins[e.dot]
+	if s.dots[e.dot] == e.id {
+		if len(twins) == 0 {
+			delete(s.dots, e.dot)
+			return
+		}
+		s.dots[e.dot], twins = twins[0], twins[1:]
+	} else {
+		twins = slices.DeleteFunc(slices.Clone(twins), func(id ID) bool { return id == e.id })
+	}
+	if len(twins) == 0 {
+		delete(s.twins, e.dot)
+	} else {
+		s.twins[e.dot] = twins
+	}
+}
+
+func compareEntry(a, b *entry) int {
+	return cmp.Or(cmp.Compare(a.dot.Stamp, b.dot.Stamp), bytes.Compare(a.id[:], b.id[:]))
+}
+
+func sortCells(cs []Cell) {
+	slices.SortFunc(cs, func(a, b Cell) int {
+		return cmp.Or(cmp.Compare(a.Table, b.Table), cmp.Compare(a.Record, b.Record), cmp.Compare(a.Field, b.Field))
+	})
+}
+
+func (s *Set) export(v version) Version {
+	return Version{v.e.dot, v.e.id, v.e.node, v.e.by, v.value, v.ctx, v.flags}
+}
+
+// Versions returns the uncovered writes of a cell, oldest stamp first. Values
+// and contexts must not be altered.
+func (s *Set) Versions(c Cell) []Version {
+	vs := s.cells[Cell{s.scope, c.Table, c.Record, c.Field}]
+	out := make([]Version, len(vs))
+	for i, v := range vs {
+		out[i] = s.export(v)
+	}
+	if len(out) > 1 {
+		slices.SortFunc(out, CompareVersions)
+	}
+	return out
+}
+
+// CompareVersions orders by (stamp, id).
+func CompareVersions(a, b Version) int {
+	return cmp.Or(cmp.Compare(a.Stamp, b.Stamp), bytes.Compare(a.ID[:], b.ID[:]))
+}
+
+// Known is all that is known of a cell: the contexts and dots of its versions.
+// It is what a write that has seen everything here carries.
+func (s *Set) Known(c Cell) (k Context) {
+	for _, v := range s.cells[Cell{s.scope, c.Table, c.Record, c.Field}] {
+		k = k.Join(v.ctx).With(v.e.dot)
+	}
+	return k
+}
+
+// Fields lists the fields of a record that have a version, sorted.
+func (s *Set) Fields(table uint16, rec string) []string {
+	r := s.records[recordKey{table, rec}]
+	if r == nil {
+		return nil
+	}
+	return slices.Sorted(maps.Keys(r.fields))
+}
+
+// Records lists the records of a table that have a version or a final, sorted.
+func (s *Set) Records(table uint16) []string {
+	return slices.Sorted(maps.Keys(s.tables[table]))
+}
+
+// Final returns the final of a record, if it has one.
+func (s *Set) Final(table uint16, rec string) (Version, bool) {
+	r := s.records[recordKey{table, rec}]
+	if r == nil || r.final == nil {
+		return Version{}, false
+	}
+	return s.export(*r.final), true
+}
