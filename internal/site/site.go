@@ -109,6 +109,7 @@ type Binding struct {
 	RegID     int            // reg-id (RFC 5626), 0 if absent
 	Node      NodeID         // flow owner: the registrar it spoke to
 	Transport Transport      // of that flow
+	Flow      string         // name of that connection at Node; "" for UDP
 	Source    netip.AddrPort // where the REGISTER came from (RFC 3581)
 	NAT       bool           // Source differs from the contact's own address
 	CallID    string         // with CSeq, orders updates (RFC 3261 §10.3)
