@@ -58,7 +58,10 @@ func (e *Edge) refuse(fault *message.Fault, f *Flow) {
 	if answer == nil {
 		return
 	}
-	f.stamp(via)
+	f.reply = f.Remote
+	if via != nil {
+		f.stamp(via)
+	}
 	if err := e.Write(answer, f.Reply()); err != nil {
 		e.log.Debug("Refusal not sent", "to", f.String(), "err", err)
 	}

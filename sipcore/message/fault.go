@@ -26,9 +26,9 @@ func (f *Fault) Error() string {
 
 // Answer makes a stateless refusal of a malformed request from whatever could
 // be read of it (RFC 3261 §8.2.6, RFC 4475 §3.1.2). src is noted in the topmost
-// Via, which is returned too, tag in a To without one. It returns nil when no
-// answer is possible or allowed: for responses, ACK, and requests without a
-// readable Via, since nobody could match the answer.
+// Via, which is returned too unless it is malformed itself, tag in a To without
+// one. There is no answer to responses, to ACK, and to requests without any
+// Via: nobody could match it.
 func (f *Fault) Answer(src netip.AddrPort, tag string) ([]byte, *sip.ViaHeader) {
 	if f.Status == 0 || f.Method == "" || f.Method == "ACK" {
 		return nil, nil
@@ -47,10 +47,13 @@ func (f *Fault) Answer(src netip.AddrPort, tag string) ([]byte, *sip.ViaHeader) 
 		case fVia:
 			b.WriteString("Via: ")
 			if !via {
+				via = true
 				top, rest, more := cutTop(h.value)
 				v, err := parseVia(top)
-				if err != nil {
-					return nil, nil
+				if err != nil { // echoed as it is; whoever wrote it may know it again
+					b.WriteString(h.value)
+					b.WriteString("\r\n")
+					continue
 				}
 				topmost = v
 				if src.IsValid() {
@@ -62,7 +65,6 @@ func (f *Fault) Answer(src netip.AddrPort, tag string) ([]byte, *sip.ViaHeader) 
 					b.WriteString(", ")
 					b.WriteString(rest)
 				}
-				via = true
 			} else {
 				b.WriteString(h.value)
 			}

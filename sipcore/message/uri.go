@@ -23,7 +23,14 @@ func ParseURI(s string) (sip.Uri, error) {
 		if i+1 == len(s) || !isURIText(s[i+1:]) {
 			return u, errors.New("bad URI")
 		}
-		return u, sip.ParseUri(s, &u)
+		if sip.ParseUri(s, &u) != nil {
+			// sipgo knows no digits and dots in schemes; printed, this is the same.
+			if _, err := netip.ParseAddr(s[i+1:]); err == nil {
+				return u, errors.New("bad URI")
+			}
+			u = sip.Uri{Scheme: scheme, Host: s[i+1:]}
+		}
+		return u, nil
 	}
 	u.Scheme = scheme
 	s = s[i+1:]

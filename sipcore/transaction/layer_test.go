@@ -139,4 +139,3 @@ func TestRequestIsAnswered(t *testing.T) {
 		})
 	}
 }
-
