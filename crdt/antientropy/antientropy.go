@@ -1,0 +1,423 @@
+// Package antientropy decides what to tell which peer, and nothing else. It is
+// a machine without I/O, clock or goroutine: its owner gives it one input at a
+// time and then does what Ready says, in the order Ready says it.
+//
+// How two nodes exchange a scope (state.md §6): every live change has an
+// arrival number at the node that holds it. Each side keeps, durably, a cursor
+// into the other's numbers: what it has taken. On a new link both say their
+// fingerprints and cursors; equal fingerprints end the matter; else each sends
+// what arrived after the other's cursor. An empty receiver's cursor is 0: that
+// is the snapshot, and it can be resumed anywhere. What arrives later is sent
+// as it comes. When both have drained and the fingerprints still differ, the
+// receiver asks for everything once: content decides, not bookkeeping.
+//
+// Law: nothing is sent when nothing is owed. A debt is a live change past the
+// peer's acknowledged cursor that did not come from that peer.
+//
+// The owner's loop:
+//
+//	m.LinkUp(p) / m.LinkDown(p) / m.Receive(p, body) / m.Local(scope) / …
+//	r := m.Ready()
+//	// 1 verify and store r.Incoming with its cursor, in one durable transaction,
+//	//   then call m.Stored for each
+//	// 2 send r.Messages; 3 drop r.Drop; 4 dial r.Dial, with pauses of its own
+package antientropy
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+
+	"carrierclass.net/ccnode/crdt"
+)
+
+// Peer names another node.
+type Peer = crdt.NodeID
+
+// A Cursor says how far one node has taken what another has: an arrival number
+// of the other's, valid within the epoch the other drew when it started.
+type Cursor struct {
+	Epoch uint32
+	N     uint64
+}
+
+// An Arrival is one live change and its number.
+type Arrival struct {
+	N    uint64
+	ID   crdt.ID
+	From Peer // who told us; zero: written here
+	Size int  // bytes
+}
+
+// View is what the machine may look at; reads must be consistent between two
+// inputs. internal/replica implements it on the store.
+type View interface {
+	// Head is the number of the last arrival of a scope, 0 when there is none.
+	Head(crdt.Scope) uint64
+	// After lists arrivals with numbers above n, in order, until their sizes
+	// exceed limit bytes; at least one if there is any.
+	After(s crdt.Scope, n uint64, limit int) []Arrival
+	// Bytes returns a change as it was received; nil if it is no longer live.
+	Bytes(crdt.ID) []byte
+	Fingerprint(crdt.Scope) crdt.Fingerprint
+	// Epoch is the one drawn at this start; Believes says whether a cursor into
+	// our numbers can be trusted (its epoch is listed and fits its number).
+	Epoch() uint32
+	Believes(s crdt.Scope, c Cursor) bool
+	// Taken is our durable cursor into a peer's numbers; Acked is how far that
+	// peer has acknowledged ours, as stored (0 if unknown).
+	Taken(Peer, crdt.Scope) Cursor
+	Acked(Peer, crdt.Scope) uint64
+	// Outbox lists changes of scopes not held here, oldest first.
+	Outbox() []Out
+	Clock() crdt.Stamp // own HLC, told to the peer
+}
+
+// An Out is a change that waits for one holder of its scope.
+type Out struct {
+	ID    crdt.ID
+	Scope crdt.Scope
+}
+
+// A Neighbour is a peer and what it concerns.
+type Neighbour struct {
+	Peer   Peer
+	Shared []crdt.Scope // scopes both hold, in the order of crdt.Scope.Compare
+	Holds  []crdt.Scope // scopes it holds and we do not: where the outbox can go
+	Pause  bool         // never dial it for a debt: it comes to us
+}
+
+// A Message goes to one peer, on the urgent queue.
+type Message struct {
+	Peer Peer
+	Body []byte
+}
+
+// Incoming are changes a peer sent. They must be stored together with the
+// cursor; then Stored acknowledges them.
+type Incoming struct {
+	Peer    Peer
+	Scope   crdt.Scope // of the cursor; empty for the peer's outbox
+	Changes [][]byte
+	Cursor  Cursor // zero: leave the stored one alone
+	Push    uint64 // number of the peer's outbox message
+}
+
+// Ready is the work that follows from the inputs so far.
+type Ready struct {
+	Incoming  []Incoming
+	Acked     []Ack     // remember durably, but without haste
+	Delivered []crdt.ID // outbox entries that a holder has taken
+	Messages  []Message
+	Drop      []Drop
+	Dial      []Peer   // neighbours that are owed something and are not linked
+	Equal     []Scoped // a peer whose content equals ours, after comparing
+	Differ    []Scoped // a peer whose content differs though everything was exchanged
+}
+
+// An Ack is how far a peer has taken our arrivals of a scope.
+type Ack struct {
+	Peer  Peer
+	Scope crdt.Scope
+	N     uint64
+}
+
+// Scoped is a peer and a scope.
+type Scoped struct {
+	Peer  Peer
+	Scope crdt.Scope
+}
+
+// A Drop closes a link, and says why.
+type Drop struct {
+	Peer Peer
+	Why  error
+}
+
+const (
+	// window bounds what is unacknowledged on one link, per scope: about two
+	// seconds of a 64 kbit/s line, so that a call's signalling, which has a
+	// connection of its own, never waits long for the line.
+	window = 16 << 10
+	batch  = 8 << 10
+)
+
+// ErrProtocol is why a link is dropped whose peer does not keep to the rules.
+var ErrProtocol = errors.New("the peer broke the protocol")
+
+// Machine reconciles one node with its neighbours. It is not safe for
+// concurrent use.
+type Machine struct {
+	view  View
+	peers map[Peer]*peer
+	order []Peer
+	ready Ready
+}
+
+type peer struct {
+	Neighbour
+	linked bool
+	heard  bool // its hello arrived on this link
+	epoch  uint32
+	scopes map[crdt.Scope]*exchange
+	pushed map[uint64]crdt.ID
+	push   uint64
+}
+
+// exchange is one scope with one linked peer.
+type exchange struct {
+	acked    uint64 // the peer has taken our arrivals up to here
+	sent     uint64 // sent up to here
+	inflight int    // bytes sent and not acknowledged
+	bounds   []bound
+	differs  bool  // fingerprints differed when the link came up: compare after draining
+	told     done  // the last one we said
+	repaired bool  // everything was asked for once on this link
+	done     *done // the last one we heard
+
+	batches, received, stored uint64 // sent, received, and stored of these, on this link
+}
+
+type bound struct {
+	n    uint64
+	size int
+}
+
+// New makes a machine that knows no neighbours yet.
+func New(v View) *Machine { return &Machine{view: v, peers: map[Peer]*peer{}} }
+
+// Configure replaces the neighbours. Links of those that stay go on.
+func (m *Machine) Configure(ns []Neighbour) {
+	old := m.peers
+	m.peers, m.order = map[Peer]*peer{}, nil
+	for _, n := range ns {
+		p := old[n.Peer]
+		if p == nil {
+			p = &peer{}
+		}
+		relink := p.linked && !slices.Equal(p.Shared, n.Shared)
+		p.Neighbour = n
+		m.peers[n.Peer] = p
+		m.order = append(m.order, n.Peer)
+		if relink {
+			m.LinkUp(n.Peer)
+		}
+	}
+	slices.SortFunc(m.order, func(a, b Peer) int { return slices.Compare(a[:], b[:]) })
+	m.pump()
+}
+
+// LinkUp says that a link to p is open, or was replaced by a new one.
+func (m *Machine) LinkUp(id Peer) {
+	p := m.peers[id]
+	if p == nil {
+		return
+	}
+	p.linked, p.heard, p.scopes, p.pushed, p.push = true, false, nil, nil, 0
+	h := hello{Version: version, Epoch: m.view.Epoch(), Clock: uint64(m.view.Clock())}
+	for _, s := range p.Shared {
+		fp := m.view.Fingerprint(s)
+		c := m.view.Taken(id, s)
+		h.Scopes = append(h.Scopes, helloScope{Scope: []byte(s), Fingerprint: fp[:], Epoch: c.Epoch, N: c.N, Head: m.view.Head(s)})
+	}
+	m.send(id, kindHello, h)
+}
+
+// LinkDown says that the link to p is gone.
+func (m *Machine) LinkDown(id Peer) {
+	if p := m.peers[id]; p != nil {
+		p.linked, p.heard, p.scopes, p.pushed = false, false, nil, nil
+	}
+	m.pump()
+}
+
+// Changed says that changes of a scope were stored, or that the outbox grew.
+func (m *Machine) Changed(crdt.Scope) { m.pump() }
+
+// Receive takes one message. A peer that breaks the rules is dropped.
+func (m *Machine) Receive(id Peer, body []byte) {
+	p := m.peers[id]
+	if p == nil || !p.linked {
+		return
+	}
+	if err := m.receive(p, body); err != nil {
+		m.ready.Drop = append(m.ready.Drop, Drop{id, fmt.Errorf("%w: %w", ErrProtocol, err)})
+		m.LinkDown(id)
+		return
+	}
+	m.pump()
+}
+
+func (m *Machine) receive(p *peer, body []byte) error {
+	kind, rest, err := split(body)
+	if err != nil {
+		return err
+	}
+	switch kind {
+	case kindHello:
+		var h hello
+		if err := decode(rest, &h); err != nil {
+			return err
+		}
+		return m.hello(p, h)
+	case kindBatch:
+		var b batchMsg
+		if err := decode(rest, &b); err != nil {
+			return err
+		}
+		s := crdt.Scope(b.Scope)
+		x := p.scopes[s]
+		if x == nil {
+			return nil // a scope we do not share (any more): nothing is acknowledged
+		}
+		x.received++
+		m.ready.Incoming = append(m.ready.Incoming, Incoming{Peer: p.Peer, Scope: s, Changes: b.Changes, Cursor: Cursor{p.epoch, b.N}})
+	case kindAck:
+		var a ackMsg
+		if err := decode(rest, &a); err != nil {
+			return err
+		}
+		m.acked(p, crdt.Scope(a.Scope), a.N)
+	case kindDone:
+		var d done
+		if err := decode(rest, &d); err != nil {
+			return err
+		}
+		if x := p.scopes[crdt.Scope(d.Scope)]; x != nil {
+			x.done = &d
+			x.differs = true
+		}
+	case kindWant:
+		var w wantMsg
+		if err := decode(rest, &w); err != nil {
+			return err
+		}
+		if x := p.scopes[crdt.Scope(w.Scope)]; x != nil {
+			x.acked, x.sent, x.inflight, x.bounds, x.differs = 0, 0, 0, nil, true
+		}
+	case kindPush:
+		var b pushMsg
+		if err := decode(rest, &b); err != nil {
+			return err
+		}
+		m.ready.Incoming = append(m.ready.Incoming, Incoming{Peer: p.Peer, Changes: b.Changes, Push: b.Seq})
+	case kindPushed:
+		var a pushedMsg
+		if err := decode(rest, &a); err != nil {
+			return err
+		}
+		if id, ok := p.pushed[a.Seq]; ok {
+			delete(p.pushed, a.Seq)
+			m.ready.Delivered = append(m.ready.Delivered, id)
+		}
+	}
+	return nil // kinds of a later version are ignored
+}
+
+func (m *Machine) hello(p *peer, h hello) error {
+	p.heard, p.epoch = true, h.Epoch
+	p.scopes, p.pushed = map[crdt.Scope]*exchange{}, map[uint64]crdt.ID{}
+	for _, hs := range h.Scopes {
+		s := crdt.Scope(hs.Scope)
+		if !slices.Contains(p.Shared, s) {
+			continue
+		}
+		x := &exchange{}
+		p.scopes[s] = x
+		fp := m.view.Fingerprint(s)
+		if string(fp[:]) == string(hs.Fingerprint) {
+			x.acked, x.sent = m.view.Head(s), m.view.Head(s)
+			m.ready.Acked = append(m.ready.Acked, Ack{p.Peer, s, x.acked})
+			m.ready.Incoming = append(m.ready.Incoming, Incoming{Peer: p.Peer, Scope: s, Cursor: Cursor{h.Epoch, hs.Head}})
+			m.ready.Equal = append(m.ready.Equal, Scoped{p.Peer, s})
+			continue
+		}
+		x.differs = true
+		if c := (Cursor{hs.Epoch, hs.N}); m.view.Believes(s, c) {
+			x.acked, x.sent = c.N, c.N
+			m.ready.Acked = append(m.ready.Acked, Ack{p.Peer, s, c.N})
+		}
+	}
+	return nil
+}
+
+func (m *Machine) acked(p *peer, s crdt.Scope, n uint64) {
+	x := p.scopes[s]
+	if x == nil || n > x.sent {
+		return
+	}
+	for len(x.bounds) > 0 && x.bounds[0].n <= n {
+		x.inflight -= x.bounds[0].size
+		x.bounds = x.bounds[1:]
+	}
+	if n > x.acked {
+		x.acked = n
+		m.ready.Acked = append(m.ready.Acked, Ack{p.Peer, s, n})
+	}
+}
+
+// Stored says that what Ready.Incoming named is durable (applied, held or known
+// before): the peer may forget that it owes it.
+func (m *Machine) Stored(in Incoming) {
+	p := m.peers[in.Peer]
+	if p == nil || !p.linked || !p.heard {
+		return
+	}
+	switch {
+	case in.Push != 0:
+		m.send(in.Peer, kindPushed, pushedMsg{Seq: in.Push})
+	case len(in.Changes) > 0:
+		m.send(in.Peer, kindAck, ackMsg{Scope: []byte(in.Scope), N: in.Cursor.N})
+		if x := p.scopes[in.Scope]; x != nil {
+			x.stored++
+		}
+	}
+	m.pump()
+}
+
+// Ready returns the work and forgets it.
+func (m *Machine) Ready() Ready {
+	r := m.ready
+	m.ready = Ready{}
+	return r
+}
+
+// Owed counts what a neighbour has not acknowledged, up to limit, and the
+// outbox entries that could go to it.
+func (m *Machine) Owed(id Peer, limit int) (changes int) {
+	p := m.peers[id]
+	if p == nil {
+		return 0
+	}
+	for _, s := range p.Shared {
+		n := m.view.Acked(id, s)
+		if x := p.scopes[s]; x != nil {
+			n = x.acked
+		}
+		for changes < limit {
+			as := m.view.After(s, n, batch)
+			if len(as) == 0 {
+				break
+			}
+			for _, a := range as {
+				n = a.N
+				if a.From != id {
+					changes++
+				}
+			}
+		}
+	}
+	for _, o := range m.view.Outbox() {
+		if slices.Contains(p.Holds, o.Scope) {
+			changes++
+		}
+	}
+	return min(changes, limit)
+}
+
+// Drained says that everything this node knew was acknowledged by id on the
+// present link.
+func (m *Machine) Drained(id Peer) bool {
+	p := m.peers[id]
+	return p != nil && p.linked && p.heard && m.Owed(id, 1) == 0
+}

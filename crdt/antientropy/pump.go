@@ -1,0 +1,133 @@
+package antientropy
+
+import (
+	"slices"
+
+	"carrierclass.net/ccnode/crdt"
+)
+
+// pump sends what is owed and fits the window, and names whom to dial.
+func (m *Machine) pump() {
+	for _, id := range m.order {
+		p := m.peers[id]
+		if p.linked {
+			if p.heard {
+				m.pumpPeer(p)
+			}
+			continue
+		}
+		if !p.Pause && !slices.Contains(m.ready.Dial, id) && m.Owed(id, 1) > 0 {
+			m.ready.Dial = append(m.ready.Dial, id)
+		}
+	}
+}
+
+func (m *Machine) pumpPeer(p *peer) {
+	for _, s := range p.Shared {
+		x := p.scopes[s]
+		if x == nil {
+			continue
+		}
+		for x.inflight < window && m.next(p, s, x) {
+		}
+		if x.inflight > 0 && s == crdt.Trust {
+			return // nothing that needs a grant goes before the grants
+		}
+		m.compare(p, s, x)
+	}
+	m.pushOut(p)
+}
+
+// next sends one batch, and says whether there may be more.
+func (m *Machine) next(p *peer, s crdt.Scope, x *exchange) bool {
+	as := m.view.After(s, x.sent, batch)
+	if len(as) == 0 {
+		return false
+	}
+	msg := batchMsg{Scope: []byte(s), N: as[len(as)-1].N}
+	size := 0
+	for _, a := range as {
+		if a.From == p.Peer {
+			continue
+		}
+		if b := m.view.Bytes(a.ID); b != nil {
+			msg.Changes = append(msg.Changes, b)
+			size += len(b)
+		}
+	}
+	x.sent = msg.N
+	if len(msg.Changes) == 0 { // only echoes of its own: nobody need be told
+		if x.inflight == 0 {
+			x.acked = msg.N
+			m.ready.Acked = append(m.ready.Acked, Ack{p.Peer, s, msg.N})
+		} else {
+			x.bounds = append(x.bounds, bound{msg.N, 0})
+		}
+		return true
+	}
+	x.batches++
+	x.inflight += size
+	x.bounds = append(x.bounds, bound{msg.N, size})
+	m.send(p.Peer, kindBatch, msg)
+	return true
+}
+
+// compare ends an exchange that began with different fingerprints. Whoever has
+// drained says what it has, and which batches that answers for; a done that
+// answers for all of them and still differs means that bookkeeping was wrong,
+// and the receiver asks for everything, once a link. What still differs then is
+// held on one side, and is reported, not repeated.
+func (m *Machine) compare(p *peer, s crdt.Scope, x *exchange) {
+	if !x.differs || x.inflight > 0 || x.received != x.stored || len(m.view.After(s, x.sent, 1)) > 0 {
+		return
+	}
+	fp := m.view.Fingerprint(s)
+	if now := (done{Scope: []byte(s), Fingerprint: fp[:], Sent: x.batches, Stored: x.stored}); !x.told.same(now) {
+		x.told = now
+		m.send(p.Peer, kindDone, now)
+	}
+	d := x.done
+	if d == nil || d.Sent != x.stored || d.Stored != x.batches {
+		return // it spoke before it had everything, and will speak again
+	}
+	x.done, x.differs = nil, false
+	switch {
+	case string(d.Fingerprint) == string(fp[:]):
+		m.ready.Equal = append(m.ready.Equal, Scoped{p.Peer, s})
+	case !x.repaired:
+		x.repaired, x.differs = true, true
+		m.send(p.Peer, kindWant, wantMsg{Scope: []byte(s)})
+	default:
+		m.ready.Differ = append(m.ready.Differ, Scoped{p.Peer, s})
+	}
+}
+
+// pushOut hands changes of scopes we do not hold to a peer that does.
+func (m *Machine) pushOut(p *peer) {
+	if len(p.Holds) == 0 {
+		return
+	}
+	for _, o := range m.view.Outbox() {
+		if !slices.Contains(p.Holds, o.Scope) || m.underway(o.ID) || len(p.pushed) >= 16 {
+			continue
+		}
+		b := m.view.Bytes(o.ID)
+		if b == nil {
+			continue
+		}
+		p.push++
+		p.pushed[p.push] = o.ID
+		m.send(p.Peer, kindPush, pushMsg{Seq: p.push, Changes: [][]byte{b}})
+	}
+}
+
+func (m *Machine) underway(id crdt.ID) bool {
+	for _, p := range m.peers {
+		for _, x := range p.pushed {
+			if x == id {
+				return true
+			}
+		}
+	}
+	return false
+}

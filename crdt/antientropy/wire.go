@@ -1,0 +1,126 @@
+package antientropy
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/fxamacker/cbor/v2"
+	"github.com/klauspost/compress/zstd"
+)
+
+// The wire: one byte of kind, then CBOR maps with integer keys, so that a later
+// version can add fields and kinds that this one skips.
+const version = 1
+
+const (
+	kindHello  = 1
+	kindBatch  = 2
+	kindAck    = 3
+	kindDone   = 4
+	kindWant   = 5
+	kindPush   = 6
+	kindPushed = 7
+
+	// compressed is added to a kind whose CBOR is zstd (RFC 8878).
+	compressed = 0x80
+	worthwhile = 512     // below this many bytes compressing gains nothing
+	maxBody    = 1 << 20 // decompressed
+)
+
+type hello struct {
+	Version int          `cbor:"1,keyasint"`
+	Epoch   uint32       `cbor:"2,keyasint"`
+	Clock   uint64       `cbor:"3,keyasint"`
+	Scopes  []helloScope `cbor:"4,keyasint"`
+}
+
+type helloScope struct {
+	Scope       []byte `cbor:"1,keyasint"`
+	Fingerprint []byte `cbor:"2,keyasint"`
+	Epoch       uint32 `cbor:"3,keyasint,omitempty"` // the sender's cursor into the receiver's numbers
+	N           uint64 `cbor:"4,keyasint,omitempty"`
+	Head        uint64 `cbor:"5,keyasint,omitempty"` // the sender's own last number
+}
+
+type batchMsg struct {
+	Scope   []byte   `cbor:"1,keyasint"`
+	N       uint64   `cbor:"2,keyasint"` // the sender's number of the last change, echoes included
+	Changes [][]byte `cbor:"3,keyasint"`
+}
+
+type ackMsg struct {
+	Scope []byte `cbor:"1,keyasint"`
+	N     uint64 `cbor:"2,keyasint"`
+}
+
+type done struct {
+	Scope       []byte `cbor:"1,keyasint"`
+	Fingerprint []byte `cbor:"2,keyasint"`
+	Sent        uint64 `cbor:"3,keyasint"` // batches the sender sent on this link
+	Stored      uint64 `cbor:"4,keyasint"` // batches of the receiver's that it stored
+}
+
+func (d done) same(o done) bool {
+	return string(d.Fingerprint) == string(o.Fingerprint) && d.Sent == o.Sent && d.Stored == o.Stored
+}
+
+type wantMsg struct {
+	Scope []byte `cbor:"1,keyasint"`
+}
+
+type pushMsg struct {
+	Seq     uint64   `cbor:"1,keyasint"`
+	Changes [][]byte `cbor:"2,keyasint"`
+}
+
+type pushedMsg struct {
+	Seq uint64 `cbor:"1,keyasint"`
+}
+
+var (
+	decMode = func() cbor.DecMode {
+		d, err := cbor.DecOptions{IndefLength: cbor.IndefLengthForbidden, TagsMd: cbor.TagsForbidden,
+			MaxArrayElements: 65536, MaxMapPairs: 64, MaxNestedLevels: 6}.DecMode()
+		if err != nil {
+			panic(err)
+		}
+		return d
+	}()
+	packer, _   = zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1), zstd.WithEncoderLevel(zstd.SpeedDefault), zstd.WithWindowSize(64<<10), zstd.WithEncoderCRC(false))
+	unpacker, _ = zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(maxBody))
+)
+
+func (m *Machine) send(id Peer, kind byte, msg any) {
+	b, err := cbor.Marshal(msg)
+	if err != nil {
+		panic(fmt.Sprintf("encode message %d: %v", kind, err)) // our own types
+	}
+	out := append(make([]byte, 0, len(b)+1), kind)
+	if len(b) >= worthwhile {
+		if z := packer.EncodeAll(b, []byte{kind | compressed}); len(z) < len(b) {
+			m.ready.Messages = append(m.ready.Messages, Message{id, z})
+			return
+		}
+	}
+	m.ready.Messages = append(m.ready.Messages, Message{id, append(out, b...)})
+}
+
+func split(body []byte) (kind byte, rest []byte, err error) {
+	if len(body) < 2 {
+		return 0, nil, errors.New("an empty message")
+	}
+	kind, rest = body[0]&^compressed, body[1:]
+	if body[0]&compressed != 0 {
+		if rest, err = unpacker.DecodeAll(rest, nil); err != nil {
+			return 0, nil, fmt.Errorf("unpack message %d: %w", kind, err)
+		}
+	}
+	return kind, rest, nil
+}
+
+func decode(b []byte, into any) error {
+	if err := decMode.Unmarshal(b, into); err != nil {
+		return fmt.Errorf("read a message: %w", err)
+	}
+	return nil
+}
