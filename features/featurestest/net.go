@@ -16,7 +16,8 @@ import (
 // A Net is a network in memory: datagrams that arrive at once, or are lost
 // when Lose says so or the receiver's queue is full. The zero value works.
 type Net struct {
-	// Lose decides about each datagram; nil: none is lost. Set before use.
+	// Lose decides about each datagram; nil: none is lost. Set before
+	// use; called by one goroutine at a time.
 	Lose func(from, to netip.AddrPort, b []byte) bool
 
 	mu    sync.Mutex
@@ -71,12 +72,13 @@ func (c *conn) WriteToUDPAddrPort(b []byte, to netip.AddrPort) (int, error) {
 		return 0, net.ErrClosed
 	default:
 	}
-	if c.net.Lose != nil && c.net.Lose(c.at, to, b) {
-		return len(b), nil
-	}
 	c.net.mu.Lock()
+	lost := c.net.Lose != nil && c.net.Lose(c.at, to, b)
 	d := c.net.conns[to]
 	c.net.mu.Unlock()
+	if lost {
+		return len(b), nil
+	}
 	if d != nil {
 		select {
 		case d.in <- datagram{c.at, append([]byte(nil), b...)}:

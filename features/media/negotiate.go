@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"carrierclass.net/ccnode/internal/site"
@@ -13,7 +14,8 @@ import (
 type dialogue struct {
 	id, version uint64
 	remote      *description
-	audio       int     // index of the stream we carry
+	heard       int     // which of its streams we carry
+	audio       int     // which of our lines carries it
 	local       []codec // what our last description said
 	lines       []line  // its m= lines; they never become fewer
 	asked       bool    // the other end's offer waits for our answer
@@ -40,7 +42,7 @@ func (p *Port) SetRemote(sdp []byte) error {
 	if n.lines != nil {
 		prefer = n.audio
 	}
-	i, err := d.audio(prefer)
+	i, err := d.audio(prefer) // where it was, if it still can be carried
 	if err != nil {
 		return err
 	}
@@ -53,7 +55,7 @@ func (p *Port) SetRemote(sdp []byte) error {
 	default:
 		n.asked = true
 	}
-	n.remote, n.audio = d, i
+	n.remote, n.heard = d, i
 	s := &d.streams[i]
 	n.learn(s.codecs)
 	p.aim(before == nil, s)
@@ -86,33 +88,28 @@ func (p *Port) Local(template []byte) ([]byte, error) {
 	defer p.mu.Unlock()
 	n := &p.sdp
 	live := stream{dir: want.dir, ptime: want.ptime, maxptime: want.maxptime}
-	proto := "RTP/AVP"
+	proto, lines, audio := "RTP/AVP", slices.Clone(n.lines), n.audio
 	if n.asked {
-		r := &n.remote.streams[n.audio]
+		r := &n.remote.streams[n.heard]
 		live.codecs = common(want.codecs, r.codecs, template == nil)
 		live.dir &= r.wants().reverse()
 		if r.held() {
 			live.dir = want.dir & recvonly
 		}
-		proto = r.proto
-		n.lines = mirror(n.remote.streams, n.lines)
+		proto, lines, audio = r.proto, mirror(n.remote.streams), n.heard
 	} else {
 		live.codecs = n.number(want.codecs)
-		if n.lines == nil {
-			n.lines = []line{{}}
-			n.audio = 0
+		if lines == nil {
+			lines, audio = []line{{}}, 0
+		} else {
+			proto = lines[audio].proto
 		}
-		if l := n.lines[n.audio].live; l != nil {
-			proto = n.lines[n.audio].proto
-		}
-		n.offered = true
 	}
 	if !speech(live.codecs) {
-		if !n.asked {
-			n.offered = false
-		}
 		return nil, fmt.Errorf("no codec in common: %w", site.NotAcceptable)
 	}
+	n.offered = !n.asked
+	n.lines, n.audio = lines, audio
 	n.asked = false
 	n.lines[n.audio] = line{media: "audio", proto: proto, live: &live, formats: numbersOf(live.codecs)}
 	n.local, n.dir = live.codecs, live.dir
@@ -132,16 +129,12 @@ func (p *Port) Local(template []byte) ([]byte, error) {
 	return bytes.Clone(next), nil
 }
 
-// mirror keeps the order of an offer's m= lines; all but the audio we carry
-// are rejected by the caller leaving them without a live stream.
-func mirror(streams []stream, before []line) []line {
-	out := make([]line, max(len(streams), len(before)))
-	copy(out, before)
+// mirror keeps the order of an offer's m= lines (RFC 3264 §6); a line is
+// rejected as long as it is not given a live stream.
+func mirror(streams []stream) []line {
+	out := make([]line, len(streams))
 	for i, s := range streams {
 		out[i] = line{media: s.media, proto: s.proto, formats: s.formats}
-	}
-	for i := range out {
-		out[i].live = nil
 	}
 	return out
 }
@@ -276,7 +269,7 @@ func (p *Port) reflow() {
 		return
 	}
 	f := &flow{keysPT: -1, rate: 8000}
-	r := &n.remote.streams[n.audio]
+	r := &n.remote.streams[n.heard]
 	f.send = r.wants()&recvonly != 0
 	if r.addr.IsValid() && !r.addr.IsUnspecified() && !r.addr.IsMulticast() {
 		f.want = netip.AddrPortFrom(r.addr, uint16(r.port)) // #nosec G115: parsed as 16 bits
@@ -346,7 +339,7 @@ func translate(from, to *Port) (out [128]uint8) {
 	if to.sdp.remote == nil || from.sdp.remote == nil {
 		return out
 	}
-	there := to.sdp.remote.streams[to.sdp.audio].codecs
+	there := to.sdp.remote.streams[to.sdp.heard].codecs
 	put := func(list []codec) {
 		for _, c := range list {
 			for _, t := range there {
@@ -357,7 +350,7 @@ func translate(from, to *Port) (out [128]uint8) {
 			}
 		}
 	}
-	put(from.sdp.remote.streams[from.sdp.audio].codecs)
+	put(from.sdp.remote.streams[from.sdp.heard].codecs)
 	put(from.sdp.local)
 	return out
 }

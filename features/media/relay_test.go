@@ -321,3 +321,7 @@ func TestLocalKeepsTheLayout(t *testing.T) {
 		t.Log("a second offer may have another version; it has other codecs")
 	}
 }
+
+func packet(seq uint16, ts, ssrc uint32) *rtp.Packet {
+	return &rtp.Packet{Header: rtp.Header{Version: 2, SequenceNumber: seq, Timestamp: ts, SSRC: ssrc}, Payload: make([]byte, 160)}
+}
