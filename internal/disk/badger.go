@@ -132,6 +132,7 @@ func (s *badgerStore) open() error {
 	var db *badger.DB
 	if err == nil {
 		db, err = openGuarded(settings(s.badgerDir(), s.opts.Log))
+		opened()
 	}
 	if err != nil {
 		if isSpace(err) {
@@ -144,7 +145,6 @@ func (s *badgerStore) open() error {
 			return err
 		}
 	}
-	opened()
 	s.db, s.failed = db, nil
 	if err := s.checkMark(); err != nil {
 		db.Close()
@@ -216,6 +216,7 @@ func openGuarded(o badger.Options) (db *badger.DB, err error) {
 
 // setAside moves the damaged store out of the way and copies what can be read.
 func (s *badgerStore) setAside(cause error) (*badger.DB, error) {
+	_ = os.Remove(filepath.Join(s.opts.Dir, "opening"))
 	old := fmt.Sprintf("%s.damaged-%d", s.badgerDir(), s.opts.Now().Unix())
 	if err := os.Rename(s.badgerDir(), old); err != nil {
 		return nil, fmt.Errorf("set damaged store aside: %w", err)

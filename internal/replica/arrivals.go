@@ -1,0 +1,95 @@
+package replica
+
+import (
+	"slices"
+
+	"carrierclass.net/ccnode/crdt"
+)
+
+// arrivals is the arrival index of one scope in memory: the order in which the
+// live changes came. It is as long as the live set.
+type arrivals struct {
+	head  uint64 // the last number given
+	order []arrival
+	at    map[crdt.ID]uint64
+	dead  int
+}
+
+type arrival struct {
+	n    uint64 // 0: the change was pruned
+	id   crdt.ID
+	peer Peer
+	size int32
+}
+
+func (a *arrivals) add(n uint64, id crdt.ID, peer Peer, size int) {
+	if a.at == nil {
+		a.at = map[crdt.ID]uint64{}
+	}
+	a.order = append(a.order, arrival{n, id, peer, int32(size)})
+	a.at[id] = n
+	a.head = max(a.head, n)
+}
+
+// find returns the position of the first entry with a number of at least n.
+// Numbers of pruned entries are gone, so it looks past them.
+func (a *arrivals) find(n uint64) int {
+	lo, hi := 0, len(a.order)
+	for lo < hi {
+		mid := (lo + hi) / 2
+		k := mid
+		for k < hi && a.order[k].n == 0 {
+			k++
+		}
+		switch {
+		case k == hi:
+			hi = mid
+		case a.order[k].n < n:
+			lo = k + 1
+		default:
+			hi = mid
+		}
+	}
+	return lo
+}
+
+// remove forgets a change and returns its number, 0 if it has none.
+func (a *arrivals) remove(id crdt.ID) uint64 {
+	n, ok := a.at[id]
+	if !ok {
+		return 0
+	}
+	delete(a.at, id)
+	if i := a.find(n); i < len(a.order) && a.order[i].n == n {
+		a.order[i] = arrival{}
+		a.dead++
+	}
+	if a.dead > 64 && a.dead > len(a.order)/2 {
+		a.order = slices.DeleteFunc(a.order, func(x arrival) bool { return x.n == 0 })
+		a.dead = 0
+	}
+	return n
+}
+
+// after calls fn for each live change with a number above n, in order, until it
+// returns false.
+func (a *arrivals) after(n uint64, fn func(arrival) bool) {
+	for _, x := range a.order[a.find(n+1):] {
+		if x.n != 0 && !fn(x) {
+			return
+		}
+	}
+}
+
+// sortByNumber is for the load, which may add out of order.
+func (a *arrivals) sortByNumber() {
+	slices.SortFunc(a.order, func(x, y arrival) int {
+		switch {
+		case x.n < y.n:
+			return -1
+		case x.n > y.n:
+			return 1
+		}
+		return 0
+	})
+}

@@ -1,0 +1,566 @@
+package replica
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"time"
+
+	"carrierclass.net/ccnode/crdt"
+	"carrierclass.net/ccnode/crdt/antientropy"
+	"carrierclass.net/ccnode/internal/disk"
+	"carrierclass.net/ccnode/mesh"
+)
+
+// Pauses between two attempts to reach a peer that is owed something: doubling,
+// and each a little longer or shorter so that many boxes do not knock at once.
+const (
+	firstPause = time.Second
+	lastPause  = 15 * time.Minute
+)
+
+type cursorKey struct {
+	peer  Peer
+	scope crdt.Scope
+}
+
+// cursors are how far a peer and we have taken each other's arrivals.
+type cursors struct {
+	Taken antientropy.Cursor `cbor:"1,keyasint"` // ours into the peer's
+	Acked uint64             `cbor:"2,keyasint"` // the peer's into ours
+}
+
+// exchange is the engine's side of the mesh. Everything in it is owned by Run,
+// except where noted.
+type exchange struct {
+	e       *Engine
+	epoch   uint32
+	machine *antientropy.Machine
+	events  <-chan mesh.Event
+	timer   *time.Timer
+	cursors map[cursorKey]*cursors
+	stalled []*delivery          // could not be stored; tried again
+	queues  map[Peer][]*delivery // the first of each is being verified
+	dirty   map[crdt.Scope]bool  // changed and not yet told to the machine
+	flushAt time.Time            // when dirty is told
+	rng     *rand.Rand
+	submit  chan *delivery // to the goroutine that feeds the pool
+	rolled  bool           // a new actor was drawn on evidence
+
+	mu    sync.Mutex // guards what follows, read by Status
+	peers map[Peer]*contact
+	acked map[cursorKey]uint64 // as in cursors
+}
+
+// contact is what is known of reaching one peer.
+type contact struct {
+	linked  bool
+	since   time.Time // of the link
+	heard   time.Time // last message
+	attempt time.Time // last dial
+	err     error     // of the last attempt, nil if it worked
+	failing time.Time // since when attempts fail
+	pause   time.Duration
+	waiting time.Time // since when something sent was followed by nothing from it
+	next    time.Time // next dial, zero if none is due
+	equal   map[crdt.Scope]time.Time
+	refused error // why its link was dropped by us
+}
+
+func (x *exchange) init(e *Engine) {
+	x.e = e
+	x.cursors = map[cursorKey]*cursors{}
+	x.queues = map[Peer][]*delivery{}
+	x.dirty = map[crdt.Scope]bool{}
+	x.peers = map[Peer]*contact{}
+	x.acked = map[cursorKey]uint64{}
+	x.submit = make(chan *delivery, 1024)
+	x.machine = antientropy.New(machineView{e})
+}
+
+func (x *exchange) start(ctx context.Context, wg *sync.WaitGroup) {
+	x.timer = time.NewTimer(time.Hour)
+	x.timer.Stop()
+	seed, err := x.e.random32()
+	if err != nil {
+		x.e.log.Warn("No random number for the pauses between attempts", "err", err)
+	}
+	x.rng = rand.New(rand.NewPCG(uint64(seed), uint64(x.epoch)))
+	if x.e.cfg.Mesh != nil {
+		x.events = x.e.cfg.Mesh.Events()
+	}
+	wg.Go(func() {
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case d := <-x.submit:
+				if x.e.verifiers.submit(ctx, d) != nil {
+					return
+				}
+			}
+		}
+	})
+	x.machine.Configure(x.e.cfg.Topo.Neighbours())
+	x.drain()
+}
+
+func (x *exchange) stop() { x.timer.Stop() }
+
+func (x *exchange) cursor(p Peer, s crdt.Scope) *cursors {
+	k := cursorKey{p, s}
+	c := x.cursors[k]
+	if c == nil {
+		c = &cursors{}
+		x.cursors[k] = c
+	}
+	return c
+}
+
+// setAcked lets Status see how far a peer is.
+func (x *exchange) setAcked(k cursorKey, n uint64) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.acked[k] = n
+}
+
+// note puts a cursor on the list of what the next transaction writes.
+func (x *exchange) note(k cursorKey) {
+	if x.e.chores.cursors == nil {
+		x.e.chores.cursors = map[cursorKey]struct{}{}
+	}
+	x.e.chores.cursors[k] = struct{}{}
+}
+
+func (x *exchange) contact(p Peer) *contact {
+	c := x.peers[p]
+	if c == nil {
+		c = &contact{equal: map[crdt.Scope]time.Time{}}
+		x.peers[p] = c
+	}
+	return c
+}
+
+// handle takes one event of the mesh.
+func (x *exchange) handle(ev mesh.Event) {
+	now, peer := x.e.cfg.Now(), Peer(ev.Peer)
+	x.mu.Lock()
+	c := x.contact(peer)
+	switch ev.Kind {
+	case mesh.LinkUp:
+		c.linked, c.since, c.heard, c.err, c.failing, c.next, c.waiting = true, now, now, nil, time.Time{}, time.Time{}, time.Time{}
+	case mesh.LinkDown:
+		if c.linked && now.Sub(c.since) > c.pause {
+			c.pause = 0 // it had worked
+		}
+		if c.linked = false; ev.Err != nil {
+			c.err = ev.Err
+			if c.failing.IsZero() {
+				c.failing = now
+			}
+		}
+	case mesh.Received:
+		c.heard, c.waiting = now, time.Time{}
+	}
+	x.mu.Unlock()
+	switch ev.Kind {
+	case mesh.LinkUp:
+		x.machine.LinkUp(peer)
+	case mesh.LinkDown:
+		x.forgetQueue(peer)
+		x.machine.LinkDown(peer)
+	case mesh.Received:
+		x.machine.Receive(peer, ev.Body)
+		if x.machine.Owed(peer, 1) > 0 {
+			x.await(peer)
+		}
+	}
+}
+
+// forgetQueue drops what a lost link left unverified: the peer still owes it.
+func (x *exchange) forgetQueue(p Peer) {
+	if q := x.queues[p]; len(q) > 1 {
+		x.queues[p] = q[:1]
+	}
+	x.stalled = slices.DeleteFunc(x.stalled, func(d *delivery) bool { return d.peer == p })
+}
+
+// merged notes what a turn brought; it is told to peers after the coalescing
+// time, so that changes that come together travel together.
+func (x *exchange) merged(t *turn) {
+	for i := range t.staged {
+		if s := &t.staged[i]; !s.keep {
+			x.dirty[s.c.Scope] = true
+		}
+	}
+	if len(x.dirty) > 0 && x.flushAt.IsZero() {
+		x.flushAt = t.now.Add(x.e.cfg.Coalesce)
+		x.arm()
+	}
+}
+
+// tick does what is due: tell the machine of changes, dial again.
+func (x *exchange) tick() {
+	now := x.e.cfg.Now()
+	if !x.flushAt.IsZero() && !now.Before(x.flushAt) {
+		x.flushAt = time.Time{}
+		for _, s := range slices.SortedFunc(mapKeys(x.dirty), crdt.Scope.Compare) {
+			x.machine.Changed(s)
+		}
+		clear(x.dirty)
+	}
+	x.silent(now)
+	x.drain()
+	for _, n := range x.e.cfg.Topo.Neighbours() {
+		x.mu.Lock()
+		c := x.peers[n.Peer]
+		due := c != nil && !c.linked && !c.next.IsZero() && !now.Before(c.next)
+		if due {
+			c.next = time.Time{}
+		}
+		x.mu.Unlock()
+		if due && x.machine.Owed(n.Peer, 1) > 0 {
+			x.dial(n.Peer)
+		}
+	}
+	x.arm()
+}
+
+// dial tries to reach a peer that is owed something, and sets the time of the
+// next attempt.
+func (x *exchange) dial(p Peer) {
+	if x.e.cfg.Mesh == nil {
+		return
+	}
+	now := x.e.cfg.Now()
+	x.mu.Lock()
+	c := x.contact(p)
+	c.attempt = now
+	c.pause = min(max(2*c.pause, firstPause), lastPause)
+	c.next = now.Add(c.pause + time.Duration((x.rng.Float64()-0.5)*0.4*float64(c.pause)))
+	x.mu.Unlock()
+	x.e.cfg.Mesh.Dial(mesh.PeerID(p))
+}
+
+// arm sets the timer to the next thing that is due; nothing due, no timer.
+func (x *exchange) arm() {
+	next := x.flushAt
+	x.mu.Lock()
+	for _, c := range x.peers {
+		if !c.linked && !c.next.IsZero() && (next.IsZero() || c.next.Before(next)) {
+			next = c.next
+		}
+		if c.linked && !c.waiting.IsZero() && (next.IsZero() || c.waiting.Add(answerTime).Before(next)) {
+			next = c.waiting.Add(answerTime)
+		}
+	}
+	x.mu.Unlock()
+	if next.IsZero() {
+		x.timer.Stop()
+		return
+	}
+	x.timer.Reset(max(next.Sub(x.e.cfg.Now()), 0))
+}
+
+// answerTime is how long a linked peer that is owed something may be silent
+// after it was sent some of it.
+const answerTime = 30 * time.Second
+
+// await notes that p was sent something.
+func (x *exchange) await(p Peer) {
+	x.mu.Lock()
+	if c := x.contact(p); c.waiting.IsZero() {
+		c.waiting = x.e.cfg.Now()
+	}
+	x.mu.Unlock()
+	x.arm()
+}
+
+// silent drops the links of peers that took what they were sent and never
+// acknowledged it.
+func (x *exchange) silent(now time.Time) {
+	var late []Peer
+	x.mu.Lock()
+	for p, c := range x.peers {
+		if c.linked && !c.waiting.IsZero() && !now.Before(c.waiting.Add(answerTime)) {
+			c.waiting = time.Time{}
+			late = append(late, p)
+		}
+	}
+	x.mu.Unlock()
+	slices.SortFunc(late, func(a, b Peer) int { return bytes.Compare(a[:], b[:]) })
+	for _, p := range late {
+		if x.machine.Owed(p, 1) > 0 {
+			x.drop(p, fmt.Errorf("%w: nothing came for %v, though it is owed changes", mesh.ErrSilent, answerTime))
+		}
+	}
+}
+
+// drain does the machine's work until there is none.
+func (x *exchange) drain() {
+	for {
+		r := x.machine.Ready()
+		if len(r.Incoming)+len(r.Acked)+len(r.Delivered)+len(r.Messages)+len(r.Drop)+len(r.Dial)+len(r.Equal) == 0 {
+			return
+		}
+		for _, in := range r.Incoming {
+			x.take(in)
+		}
+		for _, a := range r.Acked {
+			if c := x.cursor(a.Peer, a.Scope); c.Acked != a.N {
+				c.Acked = a.N
+				x.setAcked(cursorKey{a.Peer, a.Scope}, a.N)
+				x.note(cursorKey{a.Peer, a.Scope})
+			}
+		}
+		if len(r.Delivered) > 0 {
+			x.e.mu.Lock()
+			for _, id := range r.Delivered {
+				delete(x.e.outbox, id)
+			}
+			x.e.mu.Unlock()
+			x.e.chores.delivered = append(x.e.chores.delivered, r.Delivered...)
+		}
+		for _, m := range r.Messages {
+			if x.e.cfg.Mesh != nil {
+				x.e.cfg.Mesh.Send(mesh.Frame{Peer: mesh.PeerID(m.Peer), Class: mesh.Urgent, Body: m.Body})
+				x.await(m.Peer)
+			}
+		}
+		for _, d := range r.Drop {
+			x.drop(d.Peer, d.Why)
+		}
+		for _, p := range r.Dial {
+			x.mu.Lock()
+			waiting := !x.contact(p).next.IsZero()
+			x.mu.Unlock()
+			if !waiting {
+				x.dial(p)
+			}
+		}
+		now := x.e.cfg.Now()
+		x.mu.Lock()
+		for _, s := range r.Equal {
+			x.contact(s.Peer).equal[s.Scope] = now
+		}
+		x.mu.Unlock()
+		x.arm()
+	}
+}
+
+func (x *exchange) drop(p Peer, why error) {
+	x.e.log.Warn("Link dropped", "peer", fmt.Sprintf("%x", p), "err", why)
+	x.mu.Lock()
+	x.contact(p).refused = why
+	x.mu.Unlock()
+	if x.e.cfg.Mesh != nil {
+		x.e.cfg.Mesh.Drop(mesh.PeerID(p), why)
+	}
+}
+
+// take decodes what a peer sent and sends it through the pool. What one peer
+// sent is stored in its order, because a cursor covers all before it.
+func (x *exchange) take(in antientropy.Incoming) {
+	d := &delivery{peer: in.Peer, scope: in.Scope}
+	if in.Cursor != (antientropy.Cursor{}) && in.Scope != "" {
+		if len(in.Changes) == 0 && x.cursor(in.Peer, in.Scope).Taken == in.Cursor {
+			return
+		}
+		d.cursor = &in.Cursor
+	}
+	for _, raw := range in.Changes {
+		c, err := crdt.Decode(raw)
+		if err == nil && in.Scope != "" && c.Scope != in.Scope {
+			err = fmt.Errorf("a change of scope %s among those of %s", c.Scope, in.Scope)
+		}
+		if err != nil {
+			x.evidence(in.Peer, raw, err)
+			return
+		}
+		d.changes = append(d.changes, &incoming{c: c})
+	}
+	d.then = func(err, refused error) {
+		if q := x.queues[d.peer]; len(q) > 0 && q[0] == d {
+			if q = q[1:]; len(q) > 0 {
+				x.queues[d.peer] = q
+				x.feed(q[0])
+			} else {
+				delete(x.queues, d.peer)
+			}
+		}
+		switch {
+		case err != nil:
+			x.stalled = append(x.stalled, d)
+		case refused != nil:
+			x.evidence(d.peer, nil, refused)
+		default:
+			x.machine.Stored(in)
+		}
+	}
+	q := append(x.queues[in.Peer], d)
+	x.queues[in.Peer] = q
+	if len(q) == 1 {
+		x.feed(d)
+	}
+}
+
+func (x *exchange) feed(d *delivery) {
+	select {
+	case x.submit <- d:
+	default:
+		// More peers than the pool has room for: the link is tried again later.
+		delete(x.queues, d.peer)
+		x.drop(d.peer, fmt.Errorf("too much to verify at once"))
+	}
+}
+
+// unstall tries again to store what a failed disk refused.
+func (x *exchange) unstall() {
+	if x.e.readOnly != nil && !isLow(x.e.cfg.Disk) {
+		return
+	}
+	for _, d := range x.stalled {
+		q := append(x.queues[d.peer], d)
+		x.queues[d.peer] = q
+		if len(q) == 1 {
+			x.feed(d)
+		}
+	}
+	x.stalled = nil
+}
+
+func isLow(d disk.Store) bool {
+	sp, err := d.Space()
+	return err == nil && !sp.Low()
+}
+
+// evidence keeps a frame that an honest relay would not have passed on, and
+// drops the link (state.md §5).
+func (x *exchange) evidence(p Peer, raw []byte, why error) {
+	x.drop(p, why)
+	if raw == nil {
+		return
+	}
+	key := append(append([]byte("ev/"), p[:]...), raw[:min(16, len(raw))]...)
+	x.e.enqueue(func(t *turn) { t.batch.Put(key, raw[:min(len(raw), 2*crdt.MaxChange)]) })
+}
+
+// machineView lets the machine look at the engine, from Run's goroutine.
+type machineView struct{ e *Engine }
+
+func (v machineView) Head(s crdt.Scope) uint64 {
+	if sc := v.e.scopes[s]; sc != nil {
+		return sc.arrivals.head
+	}
+	return 0
+}
+
+func (v machineView) After(s crdt.Scope, n uint64, limit int) (out []antientropy.Arrival) {
+	sc := v.e.scopes[s]
+	if sc == nil {
+		return nil
+	}
+	size := 0
+	sc.arrivals.after(n, func(a arrival) bool {
+		out = append(out, antientropy.Arrival{N: a.n, ID: a.id, From: a.peer, Size: int(a.size)})
+		size += int(a.size)
+		return size < limit
+	})
+	return out
+}
+
+func (v machineView) Bytes(id crdt.ID) (raw []byte) {
+	if o := v.e.outbox[id]; o != nil {
+		return o.change.Raw()
+	}
+	err := v.e.cfg.Disk.View(func(r disk.Reader) (err error) {
+		raw, err = r.Get(keyChange(id))
+		return err
+	})
+	if err != nil {
+		v.e.log.Error("A change cannot be read to be sent", "change", id, "err", err)
+		return nil
+	}
+	return raw
+}
+
+func (v machineView) Fingerprint(s crdt.Scope) crdt.Fingerprint {
+	return view{v.e}.Set(s).Fingerprint()
+}
+
+func (v machineView) Epoch() uint32 { return v.e.x.epoch }
+
+// Believes implements antientropy.View. A cursor from a start this disk does
+// not know of, or beyond what that start gave out, is evidence that the disk
+// was rolled back: what this actor wrote since is known elsewhere and not here.
+func (v machineView) Believes(s crdt.Scope, c antientropy.Cursor) bool {
+	if c.N == 0 {
+		return true
+	}
+	sc := v.e.scopes[s]
+	if sc == nil {
+		v.e.rolledBack(fmt.Sprintf("a neighbour has taken %d changes of scope %s, of which this disk has none", c.N, s))
+		return false
+	}
+	for i, ep := range sc.epochs {
+		if ep.ID != c.Epoch {
+			continue
+		}
+		last := sc.arrivals.head
+		if i+1 < len(sc.epochs) {
+			last = sc.epochs[i+1].First - 1
+		}
+		if c.N > last {
+			v.e.rolledBack(fmt.Sprintf("a neighbour has taken change %d of scope %s, this disk knows %d", c.N, s, last))
+		}
+		return c.N <= last
+	}
+	if len(sc.epochs) < maxEpochs {
+		v.e.rolledBack(fmt.Sprintf("a neighbour knows a start of this node that the disk does not (scope %s)", s))
+	}
+	return false
+}
+
+func (v machineView) Taken(p Peer, s crdt.Scope) antientropy.Cursor { return v.e.x.cursor(p, s).Taken }
+func (v machineView) Acked(p Peer, s crdt.Scope) uint64             { return v.e.x.cursor(p, s).Acked }
+func (v machineView) Clock() crdt.Stamp                             { return v.e.clock.now(v.e.cfg.Now(), v.e.cfg.Synced()) }
+
+func (v machineView) Outbox() []antientropy.Out {
+	if len(v.e.outbox) == 0 {
+		return nil
+	}
+	out := make([]antientropy.Out, 0, len(v.e.outbox))
+	for id, o := range v.e.outbox {
+		out = append(out, antientropy.Out{ID: id, Scope: o.change.Scope})
+	}
+	slices.SortFunc(out, func(a, b antientropy.Out) int {
+		if d := v.e.outbox[a.ID].at.Compare(v.e.outbox[b.ID].at); d != 0 {
+			return d
+		}
+		return bytes.Compare(a.ID[:], b.ID[:])
+	})
+	return out
+}
+
+// rolledBack draws a new actor, once per start.
+func (e *Engine) rolledBack(why string) {
+	if e.x.rolled {
+		return
+	}
+	e.x.rolled = true
+	actor, err := e.fresh()
+	if err != nil {
+		e.log.Error("No new actor could be drawn", "err", err)
+		return
+	}
+	e.mu.Lock()
+	e.adopt(actor)
+	e.report("a new actor was drawn: " + why)
+	e.mu.Unlock()
+	// The next transaction, before any change of the new actor, carries it.
+	id := encode(identity{actor, e.cfg.Node[:], e.cfg.Machine})
+	e.enqueue(func(t *turn) { t.batch.Put(keyActor, id) })
+}

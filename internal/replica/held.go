@@ -1,0 +1,140 @@
+package replica
+
+import (
+	"bytes"
+	"context"
+	"slices"
+	"time"
+
+	"carrierclass.net/ccnode/crdt"
+)
+
+// heldChange is a change that was acknowledged and not applied (state.md §5).
+type heldChange struct {
+	change *crdt.Change
+	peer   Peer
+	why    string
+	at     time.Time
+	busy   bool // it is being judged again
+	// owned by Run: against which state of trust it was last judged
+	verified bool
+	judgedAt uint64
+}
+
+type heldRecord struct {
+	Raw  []byte `cbor:"1,keyasint"`
+	Peer []byte `cbor:"2,keyasint"`
+	Why  string `cbor:"3,keyasint"`
+	At   int64  `cbor:"4,keyasint"` // ms
+}
+
+type outgoing struct {
+	change *crdt.Change
+	at     time.Time
+}
+
+type outboxRecord struct {
+	Raw []byte `cbor:"1,keyasint"`
+	At  int64  `cbor:"2,keyasint"` // ms
+}
+
+// retryHeld judges the held changes again: trust or time may have moved. It
+// runs in the engine's goroutine; verification happens in the pool.
+func (e *Engine) retryHeld() {
+	if e.readOnly != nil {
+		return
+	}
+	ids := make([]crdt.ID, 0, len(e.held))
+	now, synced := e.cfg.Now(), e.cfg.Synced()
+	for id, h := range e.held {
+		if h.busy {
+			continue
+		}
+		if _, known := e.cfg.Gate.Key(h.change); !known || e.clock.ahead(h.change.Stamp, now, synced) {
+			continue // nothing that matters to it has moved
+		}
+		if h.judgedAt == e.trustMoves && h.verified {
+			continue
+		}
+		ids = append(ids, id)
+	}
+	slices.SortFunc(ids, func(a, b crdt.ID) int { return bytes.Compare(a[:], b[:]) })
+	for _, id := range ids[:min(len(ids), 128)] {
+		h := e.held[id]
+		h.busy, h.verified, h.judgedAt = true, true, e.trustMoves
+		in := &incoming{c: h.change}
+		e.verifiers.verify(in) // few, and the key is known
+		d := &delivery{peer: h.peer, changes: []*incoming{in}}
+		d.then = func(error, error) { h.busy = false }
+		if in.verified == forged {
+			d.changes = nil
+			e.enqueue(func(t *turn) { t.unhold(id) })
+			continue
+		}
+		e.inbox.deliver(d)
+	}
+	if len(ids) > 128 {
+		e.judgeHeld = true
+		e.inbox.wake()
+	}
+}
+
+// A Held change waits for a person, for trust or for time.
+type Held struct {
+	ID     crdt.ID
+	Change *crdt.Change // must not be altered
+	Peer   Peer         // who sent it; zero if it was submitted here
+	Why    string
+	At     time.Time
+}
+
+// Held lists the held changes, oldest first.
+func (e *Engine) Held() []Held {
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	out := make([]Held, 0, len(e.held))
+	for id, h := range e.held {
+		out = append(out, Held{id, h.change, h.peer, h.why, h.at})
+	}
+	slices.SortFunc(out, func(a, b Held) int {
+		if d := a.At.Compare(b.At); d != 0 {
+			return d
+		}
+		return bytes.Compare(a.ID[:], b.ID[:])
+	})
+	return out
+}
+
+// DropHeld forgets a held change, because a person decided so.
+func (e *Engine) DropHeld(ctx context.Context, id crdt.ID) error {
+	found := false
+	done := e.enqueue(func(t *turn) {
+		if _, found = e.held[id]; found {
+			t.unhold(id)
+		}
+	})
+	if err := e.wait(ctx, done); err != nil {
+		return err
+	}
+	if !found {
+		return ErrUnknownChange
+	}
+	return nil
+}
+
+// wait returns the error of work that was enqueued.
+func (e *Engine) wait(ctx context.Context, done <-chan answer) error {
+	select {
+	case a := <-done:
+		return a.err
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-e.stopped:
+		select {
+		case a := <-done:
+			return a.err
+		default:
+			return ErrStopped
+		}
+	}
+}

@@ -1,0 +1,100 @@
+package replica
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/fxamacker/cbor/v2"
+
+	"carrierclass.net/ccnode/crdt"
+	"carrierclass.net/ccnode/internal/disk"
+)
+
+// past is a displaced version as it lies on disk.
+type past struct {
+	Scope  string `cbor:"1,keyasint"`
+	Table  uint16 `cbor:"2,keyasint"`
+	Record []byte `cbor:"3,keyasint"`
+	Field  []byte `cbor:"4,keyasint"`
+	Actor  uint64 `cbor:"5,keyasint"`
+	Stamp  uint64 `cbor:"6,keyasint"`
+	ID     []byte `cbor:"7,keyasint"`
+	Node   []byte `cbor:"8,keyasint"`
+	Author []byte `cbor:"9,keyasint"`
+	Value  []byte `cbor:"10,keyasint"`
+	Flags  uint8  `cbor:"11,keyasint"`
+	By     []byte `cbor:"12,keyasint"` // the change that displaced it
+	At     int64  `cbor:"13,keyasint"` // ms, here
+}
+
+func (p *past) cell() crdt.Cell {
+	return crdt.Cell{Scope: crdt.Scope(p.Scope), Table: p.Table, Record: string(p.Record), Field: string(p.Field)}
+}
+
+func (p *past) key() []byte {
+	return keyDisplaced(p.cell(), crdt.Stamp(p.Stamp), crdt.ID(p.ID))
+}
+
+// A Past version was in force or in conflict once, and was covered. It is local
+// to this node and kept for Config.HistoryKeep.
+type Past struct {
+	Cell    crdt.Cell
+	Version crdt.Version // without context
+	By      crdt.ID      // the change that displaced it
+	At      time.Time    // when this node merged that
+}
+
+func (p *past) export() (Past, bool) {
+	if len(p.ID) != 32 || len(p.By) != 32 || len(p.Node) != 16 || len(p.Author) != 8 {
+		return Past{}, false
+	}
+	return Past{Cell: p.cell(), By: crdt.ID(p.By), At: time.UnixMilli(p.At), Version: crdt.Version{
+		Dot: crdt.Dot{Actor: crdt.ActorID(p.Actor), Stamp: crdt.Stamp(p.Stamp)}, ID: crdt.ID(p.ID),
+		Node: crdt.NodeID(p.Node), By: crdt.Ref(p.Author), Value: p.Value, Flags: crdt.Flags(p.Flags)}}, true
+}
+
+// History calls fn for the displaced versions of a cell, oldest stamp first,
+// or, with the zero Cell, for those of all cells.
+func (e *Engine) History(cell crdt.Cell, fn func(Past) error) error {
+	// What waits for its transaction goes first.
+	done := e.enqueue(func(*turn) {})
+	select {
+	case <-done:
+	case <-e.stopped:
+	}
+	prefix := []byte("h/")
+	if cell != (crdt.Cell{}) {
+		prefix = keyHistory(cell)
+	}
+	return e.cfg.Disk.View(func(r disk.Reader) error {
+		return r.Scan(prefix, func(_, value []byte) error {
+			var p past
+			if err := cbor.Unmarshal(value, &p); err != nil {
+				return fmt.Errorf("read history: %w", err)
+			}
+			if out, ok := p.export(); ok {
+				return fn(out)
+			}
+			return nil
+		})
+	})
+}
+
+// expireHistory removes what is older than it is kept, a part at a time.
+func (e *Engine) expireHistory(now time.Time) error {
+	limit := now.Add(-e.cfg.HistoryKeep).UnixMilli()
+	var b disk.Batch
+	err := e.cfg.Disk.View(func(r disk.Reader) error {
+		return r.Scan([]byte("h/"), func(key, value []byte) error {
+			var p past
+			if b.Len() < turnOps && (cbor.Unmarshal(value, &p) != nil || p.At < limit) {
+				b.Delete(append([]byte(nil), key...))
+			}
+			return nil
+		})
+	})
+	if err != nil || b.Len() == 0 {
+		return err
+	}
+	return e.cfg.Disk.Commit(&b)
+}

@@ -1,0 +1,317 @@
+package replica
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/fxamacker/cbor/v2"
+
+	"carrierclass.net/ccnode/crdt"
+	"carrierclass.net/ccnode/internal/disk"
+)
+
+// identity is what tells whether this disk is still where it was.
+type identity struct {
+	Actor   uint32 `cbor:"1,keyasint"`
+	Node    []byte `cbor:"2,keyasint"`
+	Machine string `cbor:"3,keyasint"`
+}
+
+// maxEpochs bounds the list of starts of one scope; cursors older than that are
+// not believed, which costs a comparison.
+const maxEpochs = 256
+
+// load reads the state at a start: repairs what can be repaired alone, keeps or
+// draws the actor, and notes the new epoch.
+func (e *Engine) load() error {
+	damage, err := disk.Scrub(e.cfg.Disk)
+	if err != nil && !errors.Is(err, disk.ErrNoSpace) {
+		return err
+	}
+	lost := false // acknowledged writes may be missing
+	for _, d := range damage {
+		e.report("store: " + d.String())
+		lost = lost || d.Key == nil || bytes.HasPrefix(d.Key, []byte("c/")) || bytes.HasPrefix(d.Key, []byte("s/"))
+	}
+	if e.x.epoch, err = e.random32(); err != nil {
+		return err
+	}
+	if err := e.reload(); err != nil {
+		return err
+	}
+	start := new(disk.Batch)
+	if err := e.identify(lost, start); err != nil {
+		return err
+	}
+	for name, sc := range e.scopes {
+		sc.epochs = append(sc.epochs, epoch{ID: e.x.epoch, First: sc.arrivals.head + 1})
+		sc.epochs = sc.epochs[max(0, len(sc.epochs)-maxEpochs):]
+		sc.noted = true
+		start.Put(keyEpoch(name), encode(sc.epochs))
+		start.Put(keyHash(name), sc.stored[:])
+	}
+	if err := e.cfg.Disk.Commit(start); err != nil {
+		// It goes with the first turn that succeeds.
+		e.start = start
+		e.readOnly = err
+		e.log.Error("Changes are refused", "err", err)
+	}
+	if err := e.expireHistory(e.cfg.Now()); err != nil && e.readOnly == nil {
+		e.log.Warn("Old history was not removed", "err", err)
+	}
+	return nil
+}
+
+// identify keeps the actor of the last start, or draws one: at the first, and
+// whenever the disk may have been copied or rolled back (state.md §2).
+func (e *Engine) identify(lost bool, start *disk.Batch) error {
+	var was identity
+	why := ""
+	err := e.cfg.Disk.View(func(r disk.Reader) error {
+		b, err := r.Get(keyActor)
+		if err != nil {
+			return err
+		}
+		return cbor.Unmarshal(b, &was)
+	})
+	switch {
+	case errors.Is(err, disk.ErrNotFound) && len(e.scopes) == 0:
+		why = "first start"
+	case err != nil:
+		why = "the actor of the last start cannot be read"
+	case lost:
+		why = "acknowledged changes are missing from the disk"
+	case !bytes.Equal(was.Node, e.cfg.Node[:]):
+		why = "the disk belonged to another node"
+	case was.Machine != e.cfg.Machine:
+		why = "the disk was in another machine"
+	}
+	if why == "" {
+		e.adopt(was.Actor)
+		return nil
+	}
+	e.actor = was.Actor
+	actor, err := e.fresh()
+	if err != nil {
+		return err
+	}
+	e.adopt(actor)
+	if why != "first start" {
+		e.report("a new actor was drawn: " + why)
+	}
+	start.Put(keyActor, encode(identity{actor, e.cfg.Node[:], e.cfg.Machine}))
+	return nil
+}
+
+// reload reads all changes. Changes that are covered by others, entries of the
+// index without a change and changes without an entry are put right; what does
+// not fit the stored hash is reported, and the peers' cursors of that scope are
+// dropped, so that they send everything again.
+func (e *Engine) reload() error {
+	e.scopes = map[crdt.Scope]*scope{}
+	e.held, e.outbox = map[crdt.ID]*heldChange{}, map[crdt.ID]*outgoing{}
+	e.chores = chores{}
+	e.x.cursors = map[cursorKey]*cursors{}
+	now := e.cfg.Now()
+	hurt := map[crdt.Scope]bool{}
+	err := e.cfg.Disk.View(func(r disk.Reader) error {
+		if b, err := r.Get(keyClock); err == nil {
+			var s crdt.Stamp
+			if cbor.Unmarshal(b, &s) == nil {
+				e.clock.witness(s)
+			}
+		}
+		if err := e.readChanges(r, now); err != nil {
+			return err
+		}
+		if err := e.readArrivals(r, hurt); err != nil {
+			return err
+		}
+		if err := e.checkHashes(r, hurt); err != nil {
+			return err
+		}
+		return e.readRest(r, hurt)
+	})
+	if err != nil {
+		return err
+	}
+	e.completeArrivals()
+	return nil
+}
+
+func (e *Engine) readChanges(r disk.Reader, now time.Time) error {
+	prefix := len("c/")
+	return r.Scan([]byte("c/"), func(key, raw []byte) error {
+		c, err := crdt.Decode(bytes.Clone(raw))
+		if err != nil || len(key) != prefix+len(crdt.ID{}) || c.ID() != crdt.ID(key[prefix:]) {
+			e.report(fmt.Sprintf("%x is not the change it should be", key[prefix:]))
+			return nil
+		}
+		sc := e.scope(c.Scope)
+		fx := sc.set.Add(c)
+		sc.stored.Add(c.ID())
+		sc.sizes(c)
+		e.clock.witness(c.Stamp)
+		e.settle(sc, fx, now)
+		if !fx.Live {
+			e.prune(sc, c.ID())
+		}
+		return nil
+	})
+}
+
+func (e *Engine) readArrivals(r disk.Reader, hurt map[crdt.Scope]bool) error {
+	var stray [][]byte
+	err := r.Scan([]byte("a/"), func(key, value []byte) error {
+		name, n, ok := parseArrival(key)
+		if !ok || len(value) != 32+16 {
+			stray = append(stray, bytes.Clone(key))
+			return nil
+		}
+		sc := e.scope(name)
+		sc.arrivals.head = max(sc.arrivals.head, n)
+		id := crdt.ID(value[:32])
+		if _, twice := sc.arrivals.at[id]; twice || !sc.set.Has(id) {
+			// Pruned, or lost: the hash of the scope tells which.
+			e.chores.prune = append(e.chores.prune, pruned{name, id, n})
+			return nil
+		}
+		sc.arrivals.add(n, id, Peer(value[32:]), int(sc.size[id]))
+		return nil
+	})
+	for range stray {
+		hurt[""] = true
+	}
+	// A pruned change is listed once with its number.
+	numbered := map[crdt.ID]bool{}
+	for _, p := range e.chores.prune {
+		if p.n != 0 {
+			numbered[p.id] = true
+		}
+	}
+	kept := e.chores.prune[:0]
+	for _, p := range e.chores.prune {
+		if p.n != 0 || !numbered[p.id] {
+			kept = append(kept, p)
+		}
+	}
+	e.chores.prune = kept
+	return err
+}
+
+// completeArrivals gives a number to each live change that has none.
+func (e *Engine) completeArrivals() {
+	for name, sc := range e.scopes {
+		sc.size = nil
+		if len(sc.arrivals.at) == sc.set.Len() {
+			continue
+		}
+		for _, id := range sc.set.IDs() {
+			if _, ok := sc.arrivals.at[id]; ok {
+				continue
+			}
+			n := sc.arrivals.head + 1
+			sc.arrivals.add(n, id, Peer{}, crdt.MaxChange)
+			e.unnumbered = append(e.unnumbered, numbered{name, n, id})
+		}
+	}
+}
+
+func (e *Engine) checkHashes(r disk.Reader, hurt map[crdt.Scope]bool) error {
+	seen := map[crdt.Scope]bool{}
+	err := r.Scan([]byte("f/"), func(key, value []byte) error {
+		name := crdt.Scope(key[2:])
+		seen[name] = true
+		sc := e.scope(name)
+		if len(value) != len(sc.stored) || crdt.LtHash(value) != sc.stored {
+			hurt[name] = true
+			e.report(fmt.Sprintf("scope %s does not have the changes it had: neighbours are asked for all of theirs", name))
+		}
+		return nil
+	})
+	for name, sc := range e.scopes {
+		if !seen[name] && sc.set.Len() > 0 {
+			hurt[name] = true
+			e.report(fmt.Sprintf("scope %s has changes and no fingerprint: neighbours are asked for all of theirs", name))
+		}
+	}
+	return err
+}
+
+func (e *Engine) readRest(r disk.Reader, hurt map[crdt.Scope]bool) error {
+	scan := func(prefix string, fn func(key, value []byte) error) error {
+		return r.Scan([]byte(prefix), func(key, value []byte) error {
+			if err := fn(key, value); err != nil {
+				e.report(fmt.Sprintf("%q cannot be read: %v", key, err))
+			}
+			return nil
+		})
+	}
+	return errors.Join(
+		scan("e/", func(key, value []byte) error {
+			sc := e.scope(crdt.Scope(key[2:]))
+			return cbor.Unmarshal(value, &sc.epochs)
+		}),
+		scan("p/", func(key, value []byte) error {
+			peer, name, ok := parsePeer(key)
+			if !ok {
+				return errors.New("no cursor")
+			}
+			c := e.x.cursor(peer, name)
+			if err := cbor.Unmarshal(value, c); err != nil {
+				return err
+			}
+			e.x.setAcked(cursorKey{peer, name}, c.Acked)
+			if hurt[name] {
+				*c = cursors{Acked: c.Acked}
+				e.x.note(cursorKey{peer, name})
+			}
+			return nil
+		}),
+		scan("held/", func(_, value []byte) error {
+			var h heldRecord
+			if err := cbor.Unmarshal(value, &h); err != nil {
+				return err
+			}
+			c, err := crdt.Decode(h.Raw)
+			if err != nil || len(h.Peer) != 16 {
+				return errors.Join(err, errors.New("no held change"))
+			}
+			e.held[c.ID()] = &heldChange{change: c, peer: Peer(h.Peer), why: h.Why, at: time.UnixMilli(h.At)}
+			return nil
+		}),
+		scan("o/", func(_, value []byte) error {
+			var o outboxRecord
+			if err := cbor.Unmarshal(value, &o); err != nil {
+				return err
+			}
+			c, err := crdt.Decode(o.Raw)
+			if err != nil {
+				return err
+			}
+			e.clock.witness(c.Stamp)
+			e.outbox[c.ID()] = &outgoing{change: c, at: time.UnixMilli(o.At)}
+			return nil
+		}),
+	)
+}
+
+// numbered is an entry of the arrival index that has to be written.
+type numbered struct {
+	scope crdt.Scope
+	n     uint64
+	id    crdt.ID
+}
+
+// sizes notes the length of a change until its entry of the index is read.
+func (s *scope) sizes(c *crdt.Change) {
+	if s.size == nil {
+		s.size = map[crdt.ID]int32{}
+	}
+	s.size[c.ID()] = int32(len(c.Raw()))
+}
+
+// fingerprint of what is merged.
+func (s *scope) fingerprint() crdt.Fingerprint { return s.set.Fingerprint() }

@@ -1,0 +1,192 @@
+package replica
+
+import (
+	"context"
+	"crypto/ed25519"
+	"fmt"
+	"sync"
+	"sync/atomic"
+
+	"carrierclass.net/ccnode/crdt"
+)
+
+// verification is what is known of a signature.
+type verification uint8
+
+const (
+	unverified verification = iota // not looked at, or the signer's grant is unknown
+	genuine
+	forged
+)
+
+// pool verifies signatures beside the engine, so that its backlog never delays
+// a local write. Deliveries of one peer are handed on in their order.
+type pool struct {
+	e    *Engine
+	work chan job
+}
+
+type job struct {
+	in   *incoming
+	left *atomic.Int32
+	d    *delivery
+}
+
+func newPool(e *Engine) *pool { return &pool{e: e, work: make(chan job, 256)} }
+
+func (p *pool) run(ctx context.Context, wg *sync.WaitGroup) {
+	for range p.e.cfg.Verifiers {
+		wg.Go(func() {
+			for {
+				select {
+				case <-ctx.Done():
+					return
+				case j := <-p.work:
+					p.verify(j.in)
+					if j.left.Add(-1) == 0 {
+						p.e.inbox.deliver(j.d)
+					}
+				}
+			}
+		})
+	}
+}
+
+func (p *pool) verify(in *incoming) {
+	key, ok := p.e.cfg.Gate.Key(in.c)
+	switch {
+	case !ok:
+		in.verified = unverified
+	case in.c.Verify(p.e.cfg.Fleet, ed25519.PublicKey(key)):
+		in.verified = genuine
+	default:
+		in.verified = forged
+	}
+}
+
+// submit queues a delivery; it waits while the pool is full.
+func (p *pool) submit(ctx context.Context, d *delivery) error {
+	left := new(atomic.Int32)
+	left.Store(int32(len(d.changes)))
+	if len(d.changes) == 0 {
+		p.e.inbox.deliver(d)
+		return nil
+	}
+	for _, in := range d.changes {
+		select {
+		case p.work <- job{in, left, d}:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-p.e.stopped:
+			return ErrStopped
+		}
+	}
+	return nil
+}
+
+// delivery judges the changes of one delivery and puts them into the turn. It
+// says no if the delivery does not fit any more, or has to be judged after what
+// the turn already holds.
+func (t *turn) delivery(d *delivery) bool {
+	if t.trust {
+		return false // grants first: they change what is accepted
+	}
+	size := 0
+	for _, in := range d.changes {
+		size += len(in.c.Raw()) + 2*48
+	}
+	if t.batch.Len() > 0 && t.batch.Bytes()+size > turnBytes {
+		return false
+	}
+	var refused error
+	for _, in := range d.changes {
+		in.verdict = t.judge(d, in)
+		if in.verdict.Outcome == Refuse && refused == nil {
+			refused = fmt.Errorf("change %s of node %x: %s", in.c.ID(), in.c.Node, in.verdict.Reason)
+		}
+	}
+	if d.cursor != nil && refused == nil {
+		key := cursorKey{d.peer, d.scope}
+		next := *t.e.x.cursor(d.peer, d.scope)
+		next.Taken = *d.cursor
+		t.batch.Put(keyPeer(d.peer, d.scope), encode(next))
+		t.after = append(t.after, func() { t.e.x.cursor(key.peer, key.scope).Taken = *d.cursor })
+	}
+	t.answers = append(t.answers, func(err error) {
+		for _, in := range d.changes {
+			if in.done != nil {
+				in.done <- judged{in.verdict, err}
+			}
+		}
+		if d.then != nil {
+			d.then(err, refused)
+		}
+	})
+	return true
+}
+
+// judge decides about one change and stages it.
+func (t *turn) judge(d *delivery, in *incoming) Verdict {
+	e, c := t.e, in.c
+	id := c.ID()
+	switch {
+	case in.verified == forged:
+		return Verdict{Refuse, "its signature is wrong"}
+	case t.ids[id] || e.scope(c.Scope).set.Has(id):
+		_, in.again = e.held[id]
+		if in.again && !t.ids[id] {
+			t.unhold(id)
+		}
+		return Verdict{Accept, "it is here already"}
+	}
+	_, in.again = e.held[id]
+	hold := func(why string) Verdict {
+		switch {
+		case in.again:
+			if h := e.held[id]; h.why != why {
+				h.why = why
+			}
+		case len(e.held) >= e.cfg.MaxHeld:
+			return Verdict{Refuse, "too many changes are held already"}
+		default:
+			t.stage(staged{c: c, peer: d.peer, keep: true, why: why})
+		}
+		return Verdict{Hold, why}
+	}
+	if in.verified == unverified {
+		return hold("its grant is not known here")
+	}
+	if e.clock.ahead(c.Stamp, t.now, t.synced) {
+		return hold("its time is more than 5 minutes ahead of this node's")
+	}
+	v := e.cfg.Gate.Admit(c, view{e})
+	switch v.Outcome {
+	case Refuse:
+		if in.again {
+			t.unhold(id)
+		}
+		return v
+	case Hold:
+		return hold(v.Reason)
+	}
+	if !e.cfg.Topo.Holds(c.Scope) {
+		if _, waiting := e.outbox[id]; waiting {
+			return v
+		}
+		t.stage(staged{c: c, peer: d.peer, out: true, free: in.again})
+		return v
+	}
+	t.stage(staged{c: c, peer: d.peer, free: in.again})
+	return v
+}
+
+// unhold drops a held change that turned out to be here, or to be nothing.
+func (t *turn) unhold(id crdt.ID) {
+	e := t.e
+	t.batch.Delete(keyHeld(id))
+	t.after = append(t.after, func() {
+		e.mu.Lock()
+		delete(e.held, id)
+		e.mu.Unlock()
+	})
+}

@@ -1,0 +1,106 @@
+package replica
+
+import (
+	"errors"
+	"fmt"
+
+	"carrierclass.net/ccnode/crdt"
+)
+
+// local puts a local write into the turn. It says no, and changes nothing, if
+// the write has to see an earlier one of this turn merged first.
+func (t *turn) local(l *local) bool {
+	if l.do != nil {
+		l.do(t)
+		t.answers = append(t.answers, func(err error) { l.done <- answer{err: err} })
+		return true
+	}
+	e, m := t.e, &l.m
+	if m.Precondition != nil && len(t.staged) > 0 {
+		return false
+	}
+	for i := range m.Writes {
+		w := &m.Writes[i]
+		if t.cells[crdt.Cell{Scope: m.Scope, Table: w.Table, Record: w.Record, Field: w.Field}] ||
+			t.cells[crdt.Cell{Scope: m.Scope, Table: w.Table, Record: w.Record}] || w.Flags&crdt.Final != 0 && len(t.staged) > 0 {
+			return false
+		}
+	}
+	c, err := t.make(m)
+	if err != nil {
+		l.done <- answer{err: err}
+		return true
+	}
+	t.stage(staged{c: c, out: !e.cfg.Topo.Holds(m.Scope), l: l})
+	t.answers = append(t.answers, func(err error) {
+		if err != nil {
+			l.done <- answer{err: err}
+			return
+		}
+		l.done <- answer{receipt: Receipt{c.ID(), c.Stamp}}
+	})
+	return true
+}
+
+// make turns a mutation into a signed change, by the law of the actor.
+func (t *turn) make(m *Mutation) (*crdt.Change, error) {
+	e := t.e
+	if len(m.Writes) == 0 {
+		return nil, errors.New("a mutation without writes")
+	}
+	if !m.Scope.Valid() {
+		return nil, fmt.Errorf("write to scope %q: there is no such scope", string(m.Scope))
+	}
+	if m.Precondition != nil {
+		if err := m.Precondition(view{e}); err != nil {
+			return nil, err
+		}
+	}
+	c := &crdt.Change{Scope: m.Scope, Node: e.cfg.Node, Actor: e.actor, Auth: e.cfg.Auth, By: m.By, Ext: m.Ext,
+		Writes: append([]crdt.Write(nil), m.Writes...)}
+	set := view{e}.Set(m.Scope)
+	fresh := !e.cfg.Topo.Holds(m.Scope)
+	var seen crdt.Stamp
+	for i := range c.Writes {
+		w := &c.Writes[i]
+		if _, final := set.Final(w.Table, w.Record); final && w.Flags&crdt.Final == 0 {
+			return nil, fmt.Errorf("write to record %x of table %d: %w", w.Record, w.Table, ErrPurged)
+		}
+		cell := c.Cell(i)
+		var token crdt.Context
+		if m.Token != nil {
+			if token = m.Token[cell]; token == nil {
+				token = crdt.Context{}
+			}
+		}
+		ctx, behind := crdt.Plan(set.Known(cell), token, e.self)
+		w.Ctx = ctx
+		fresh = fresh || behind
+		seen = max(seen, ctx.Max())
+	}
+	if fresh {
+		a, err := e.fresh()
+		if err != nil {
+			return nil, err
+		}
+		c.Actor = a
+	}
+	// The clock moves even if the change is never stored: stamps are cheap.
+	t.last = max(t.last, seen)
+	k := clock{last: t.last}
+	c.Stamp = k.next(t.now, t.synced, seen)
+	if err := crdt.Seal(c, e.cfg.Fleet, e.cfg.Sign); err != nil {
+		return nil, fmt.Errorf("make a change of %d writes: %w", len(c.Writes), err)
+	}
+	t.last = k.last
+	return c, nil
+}
+
+// enqueue puts work of the engine's own into its next turn.
+func (e *Engine) enqueue(do func(*turn)) <-chan answer {
+	l := &local{do: do, done: make(chan answer, 1)}
+	if err := e.inbox.local(l); err != nil {
+		l.done <- answer{err: err}
+	}
+	return l.done
+}
