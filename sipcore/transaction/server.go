@@ -247,3 +247,77 @@ func (s *server) fire(now time.Time) {
 	s.mu.Unlock()
 	s.resend(b)
 }
+
+// Accept answers an INVITE with a 2xx and sends it again, after T1 and then
+// doubling to T2, until stop is called: its user calls it when the ACK of its
+// dialog comes (RFC 3261 §13.3.1.4). If none comes for 64×T1, unacknowledged
+// is called once, on a goroutine of its own; the dialog is to be ended by BYE.
+func (t *ServerTx) Accept(res *sip.Response, unacknowledged func()) (stop func()) {
+	s := t.server
+	b := edge.Marshal(res)
+	if err := s.respond(res, b); err != nil {
+		s.layer.log.Debug("An INVITE was accepted too late", "err", err)
+		return func() {}
+	}
+	s.resend(b)
+	now := s.layer.cfg.Now()
+	r := &repeat{s: s, b: b, interval: T1, next: now.Add(T1), end: now.Add(64 * T1), expired: unacknowledged}
+	r.due = due{index: -1, fire: r.fire}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.plan()
+	return r.stop
+}
+
+// A repeat is a 2xx that waits for its ACK.
+type repeat struct {
+	s       *server
+	expired func()
+
+	due due // guarded by shard.mu
+
+	mu        sync.Mutex // taken before shard.mu
+	b         []byte     // nil when over
+	interval  time.Duration
+	next, end time.Time
+}
+
+func (r *repeat) plan() {
+	at := r.next
+	if r.end.Before(at) {
+		at = r.end
+	}
+	r.s.shard.schedule(&r.due, at)
+}
+
+func (r *repeat) stop() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.b = nil
+	r.s.shard.schedule(&r.due, time.Time{})
+}
+
+func (r *repeat) fire(now time.Time) {
+	r.mu.Lock()
+	b := r.b
+	switch {
+	case b == nil:
+	case !r.end.After(now):
+		r.b = nil
+		if r.expired != nil {
+			r.s.layer.wg.Go(r.expired)
+		}
+		b = nil
+	case r.next.After(now):
+		r.plan()
+		b = nil
+	default:
+		r.interval = min(2*r.interval, T2)
+		r.next = now.Add(r.interval)
+		r.plan()
+	}
+	r.mu.Unlock()
+	if b != nil {
+		r.s.resend(b)
+	}
+}
