@@ -17,6 +17,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"syscall"
 	"time"
 
 	"carrierclass.net/ccnode/internal/site"
@@ -128,7 +129,7 @@ func (e *Engine) Close() error {
 type PortParams struct {
 	Chain string     // chain id of the call, for logs and records
 	Local netip.Addr // the address the other end of the leg sees us at
-	Peer  bool       // the other end is another node of the fleet
+	Peer  bool       // the other end is another node of the fleet; treated alike so far
 }
 
 // NewPort opens one leg's media endpoint: a pair of sockets. The caller must
@@ -192,7 +193,20 @@ func listenUDP(at netip.AddrPort) (PacketConn, error) {
 	if at.Addr().Is6() {
 		network = "udp6"
 	}
-	return net.ListenUDP(network, net.UDPAddrFromAddrPort(at))
+	c, err := net.ListenUDP(network, net.UDPAddrFromAddrPort(at))
+	if errors.Is(err, syscall.EADDRNOTAVAIL) {
+		// The address we are seen at is not on this machine: a NAT that
+		// forwards the range to us. Everywhere, then.
+		any := netip.IPv4Unspecified()
+		if at.Addr().Is6() {
+			any = netip.IPv6Unspecified()
+		}
+		c, err = net.ListenUDP(network, net.UDPAddrFromAddrPort(netip.AddrPortFrom(any, at.Port())))
+	}
+	if err != nil {
+		return nil, err
+	}
+	return c, nil
 }
 
 // bind opens an even port and the odd one above it. When the range is used up

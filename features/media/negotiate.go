@@ -114,15 +114,10 @@ func (p *Port) Local(template []byte) ([]byte, error) {
 	n.lines[n.audio] = line{media: "audio", proto: proto, live: &live, formats: numbersOf(live.codecs)}
 	n.local, n.dir = live.codecs, live.dir
 	n.learn(live.codecs)
-	next, err := write(n.id, n.version, p.params.Local, portOf(p.rtp), portOf(p.rtcp), n.lines)
-	if err != nil {
-		return nil, err
-	}
+	next := write(n.id, n.version, p.params.Local, portOf(p.rtp), portOf(p.rtcp), n.lines)
 	if n.last != nil && !bytes.Equal(next, n.last) {
 		n.version++
-		if next, err = write(n.id, n.version, p.params.Local, portOf(p.rtp), portOf(p.rtcp), n.lines); err != nil {
-			return nil, err
-		}
+		next = write(n.id, n.version, p.params.Local, portOf(p.rtp), portOf(p.rtcp), n.lines)
 	}
 	n.last = next
 	p.reflow()

@@ -59,7 +59,7 @@ func newPort(e *Engine, params PortParams, rtpConn, rtcpConn PacketConn) *Port {
 	p.out.ts = uint32(e.random())      // #nosec G115: the same
 	p.sdp.id = e.random() >> 2         // fits signed 63 bits of the peers that use them
 	p.sdp.version = 1 + e.random()>>40 // rises by one
-	p.cname = cname(e.random(), params.Local)
+	p.cname = cname(e.random())
 	return p
 }
 

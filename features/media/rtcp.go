@@ -268,7 +268,7 @@ func ntp(t time.Time) uint64 {
 
 // cname names the source for the life of the port and tells nothing else
 // (RFC 7022).
-func cname(random uint64, _ netip.Addr) string {
+func cname(random uint64) string {
 	var b [8]byte
 	for i := range b {
 		b[i] = byte(random >> (8 * i))

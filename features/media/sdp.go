@@ -1,7 +1,6 @@
 package media
 
 import (
-	"errors"
 	"fmt"
 	"net/netip"
 	"strconv"
@@ -377,14 +376,10 @@ type line struct {
 	live                  *stream
 }
 
-var errNoTemplate = errors.New("session description: nothing to say")
-
 // write makes an SDP with one live stream; the other lines are rejected.
-func write(id, version uint64, local netip.Addr, port, rtcp uint16, lines []line) ([]byte, error) {
-	if len(lines) == 0 {
-		return nil, errNoTemplate
-	}
+func write(id, version uint64, local netip.Addr, port, rtcp uint16, lines []line) []byte {
 	family := "IP4"
+	local = local.WithZone("") // means nothing elsewhere
 	if local.Is6() {
 		family = "IP6"
 	}
@@ -417,5 +412,5 @@ func write(id, version uint64, local netip.Addr, port, rtcp uint16, lines []line
 		}
 		fmt.Fprintf(&b, "a=%s\r\n", l.live.dir)
 	}
-	return []byte(b.String()), nil
+	return []byte(b.String())
 }

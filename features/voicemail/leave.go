@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"time"
 
 	"carrierclass.net/ccnode/features"
@@ -123,7 +124,7 @@ func (t *talk) cannot(why error) error {
 // quit is the way out when something failed in the middle: nothing to report
 // if the caller is gone.
 func (t *talk) quit(err error) error {
-	if t.over() {
+	if t.over() || errors.Is(err, net.ErrClosed) {
 		return nil
 	}
 	_ = t.call.Hangup(context.WithoutCancel(t.life), site.Failure)
