@@ -410,9 +410,9 @@ func TestAckOfA2xx(t *testing.T) {
 func TestKeepSendingUntilAck(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		expired := make(chan bool, 1)
-		var stop func()
+		stops := make(chan func(), 2)
 		n, a, b := ends(t, func(s *transaction.ServerTx) {
-			stop = s.Accept(s.Response(200, ""), func() { expired <- true })
+			stops <- s.Accept(s.Response(200, ""), func() { expired <- true })
 		})
 		defer a.stop()
 		defer b.stop()
@@ -426,12 +426,12 @@ func TestKeepSendingUntilAck(t *testing.T) {
 		if got, want := since(begin, sent("SIP/2.0 200")), "0s 500ms 1.5s 3.5s 7.5s 11.5s 15.5s 19.5s 23.5s 27.5s 31.5s"; got != want {
 			t.Errorf("200 at %s, want %s", got, want)
 		}
-		n.Tap = nil
+		<-stops
 		sent = tap(n)
 		begin = time.Now()
 		a.l.Request(t.Context(), request(sip.INVITE, "10.0.0.2"), udp(b))
 		time.Sleep(2 * time.Second)
-		stop()
+		(<-stops)()
 		time.Sleep(60 * time.Second)
 		if got, want := since(begin, sent("SIP/2.0 200")), "0s 500ms 1.5s"; got != want || len(expired) != 0 {
 			t.Errorf("200 at %s, want %s; expired %d", got, want, len(expired))
