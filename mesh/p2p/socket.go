@@ -1,0 +1,33 @@
+package p2p
+
+import (
+	"net"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// giveUp is how long the kernel retransmits before it ends a connection, in
+// milliseconds: longer than a busy thin line takes, shorter than its own
+// quarter of an hour.
+const giveUp = 20_000
+
+// userTimeout bounds how long sent bytes may go unacknowledged (RFC 5482). It
+// sends nothing by itself.
+func userTimeout(_, _ string, c syscall.RawConn) error {
+	var err error
+	if e := c.Control(func(fd uintptr) {
+		err = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, giveUp)
+	}); e != nil {
+		return e
+	}
+	return err
+}
+
+// quiet switches the kernel's keep-alive off, on the accepting side too.
+func quiet(c *net.TCPConn) {
+	_ = c.SetKeepAlive(false)
+	if rc, err := c.SyscallConn(); err == nil {
+		_ = userTimeout("", "", rc)
+	}
+}

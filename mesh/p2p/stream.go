@@ -1,0 +1,331 @@
+package p2p
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/network"
+
+	"carrierclass.net/ccnode/mesh"
+)
+
+const (
+	maxProtocol  = 64
+	accepted     = 1
+	strangerLife = 15 * time.Minute // a person has to approve within it
+)
+
+// session is one signalling connection, dialled by us or by the peer; streams
+// are opened over it both ways.
+type session struct {
+	m    *Mesh
+	id   mesh.PeerID
+	mc   network.MuxedConn
+	c    *conn
+	once sync.Once
+}
+
+// Close ends the connection and every stream on it.
+func (s *session) Close() error {
+	s.once.Do(func() {
+		s.m.mu.Lock()
+		if p := s.m.peers[s.id]; p != nil {
+			p.sessions = slices.DeleteFunc(p.sessions, func(o *session) bool { return o == s })
+		}
+		delete(s.m.open, s)
+		s.m.mu.Unlock()
+		s.mc.Close()
+		s.c.Close()
+	})
+	return nil
+}
+
+func (m *Mesh) newSession(c *conn, server bool) (*session, error) {
+	mc, err := m.mux.NewConn(c, server, nil)
+	if err != nil {
+		c.Close()
+		return nil, fmt.Errorf("set up the signalling connection: %w", err)
+	}
+	s := &session{m: m, id: c.peer, mc: mc, c: c}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.closed {
+		mc.Close()
+		c.Close()
+		return nil, mesh.ErrClosed
+	}
+	m.open[s] = true
+	if p := m.peers[c.peer]; p != nil {
+		p.sessions = append(p.sessions, s)
+		p.stats.Heard, p.stats.Failed, p.stats.Err = m.cfg.Now(), time.Time{}, nil
+	}
+	return s, nil
+}
+
+// serveSession takes the streams of a connection that somebody dialled to us.
+func (m *Mesh) serveSession(c *conn, member bool) {
+	if !member {
+		m.mu.Lock()
+		if m.strangers >= maxStrangers || !m.welcomesLocked() {
+			m.mu.Unlock()
+			c.Close()
+			return
+		}
+		m.strangers++
+		m.mu.Unlock()
+		defer func() { m.mu.Lock(); m.strangers--; m.mu.Unlock() }()
+		t := time.AfterFunc(strangerLife, func() { c.Close() })
+		defer t.Stop()
+	}
+	s, err := m.newSession(c, true)
+	if err != nil {
+		return
+	}
+	s.serve()
+}
+
+func (m *Mesh) welcomesLocked() bool {
+	for _, h := range m.handlers {
+		if h.strangers {
+			return true
+		}
+	}
+	return false
+}
+
+func (s *session) serve() {
+	defer s.Close()
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	for {
+		ms, err := s.mc.AcceptStream()
+		if err != nil {
+			return
+		}
+		wg.Go(func() { s.serveStream(ms) })
+	}
+}
+
+// serveStream reads which protocol is wanted and answers at once whether it is
+// served: that answer is what tells the other side that we are alive.
+func (s *session) serveStream(ms network.MuxedStream) {
+	ms.SetReadDeadline(time.Now().Add(5 * time.Second))
+	var n [1]byte
+	if _, err := io.ReadFull(ms, n[:]); err != nil || n[0] > maxProtocol {
+		ms.Reset()
+		return
+	}
+	name := make([]byte, n[0])
+	if _, err := io.ReadFull(ms, name); err != nil {
+		ms.Reset()
+		return
+	}
+	ms.SetReadDeadline(time.Time{})
+	s.m.mu.Lock()
+	h := s.m.handlers[string(name)]
+	p := s.m.peers[s.id]
+	if p != nil {
+		p.stats.Heard = s.m.cfg.Now()
+	}
+	s.m.mu.Unlock()
+	if h.fn == nil || (p == nil && !h.strangers) {
+		ms.Write([]byte{0})
+		ms.Close()
+		return
+	}
+	if _, err := ms.Write([]byte{accepted}); err != nil {
+		ms.Reset()
+		return
+	}
+	h.fn(&stream{MuxedStream: ms, s: s, ready: closed, answered: true})
+}
+
+var closed = func() chan struct{} { c := make(chan struct{}); close(c); return c }()
+
+// stream is a net.Conn over one yamux stream.
+type stream struct {
+	network.MuxedStream
+	s     *session
+	ready chan struct{} // closed when the other side answered, or did not
+	err   error         // after ready: why it did not
+
+	mu       sync.Mutex
+	deadline time.Time // of reads, as the owner set it
+	answered bool
+}
+
+// SetReadDeadline implements net.Conn; before the other side answered it is
+// kept, because that wait has a deadline of its own.
+func (st *stream) SetReadDeadline(t time.Time) error {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	st.deadline = t
+	if !st.answered {
+		return nil
+	}
+	return st.MuxedStream.SetReadDeadline(t)
+}
+
+// SetDeadline implements net.Conn.
+func (st *stream) SetDeadline(t time.Time) error {
+	if err := st.MuxedStream.SetWriteDeadline(t); err != nil {
+		return err
+	}
+	return st.SetReadDeadline(t)
+}
+
+// Peer implements mesh.Stream.
+func (st *stream) Peer() mesh.PeerID    { return st.s.id }
+func (st *stream) LocalAddr() net.Addr  { return st.s.c.LocalAddr() }
+func (st *stream) RemoteAddr() net.Addr { return st.s.c.RemoteAddr() }
+
+// Close ends both directions.
+func (st *stream) Close() error {
+	_ = st.MuxedStream.CloseRead()
+	return st.MuxedStream.Close()
+}
+
+// Read waits for the other side's answer, then reads.
+func (st *stream) Read(b []byte) (int, error) {
+	<-st.ready
+	if st.err != nil {
+		return 0, st.err
+	}
+	n, err := st.MuxedStream.Read(b)
+	if n > 0 {
+		st.s.m.mu.Lock()
+		if p := st.s.m.peers[st.s.id]; p != nil {
+			p.stats.Heard = st.s.m.cfg.Now()
+		}
+		st.s.m.mu.Unlock()
+	}
+	return n, err
+}
+
+// answer waits for the first byte of the other side. Without one in time the
+// whole connection is dead: a quiet TCP connection would not notice for long.
+func (st *stream) answer(timeout time.Duration) {
+	defer close(st.ready)
+	_ = st.MuxedStream.SetReadDeadline(time.Now().Add(timeout))
+	var b [1]byte
+	_, err := io.ReadFull(st.MuxedStream, b[:])
+	st.mu.Lock()
+	st.answered = true
+	_ = st.MuxedStream.SetReadDeadline(st.deadline)
+	st.mu.Unlock()
+	switch {
+	case err == nil && b[0] == accepted:
+		return
+	case err == nil:
+		st.err = mesh.ErrRefused
+		st.MuxedStream.Reset()
+		return
+	}
+	st.err = err
+	var ne net.Error
+	if errors.As(err, &ne) && ne.Timeout() {
+		st.err = mesh.ErrSilent
+		st.s.m.mu.Lock()
+		if p := st.s.m.peers[st.s.id]; p != nil {
+			p.stats.Failed, p.stats.Err = st.s.m.cfg.Now(), mesh.ErrSilent
+		}
+		st.s.m.mu.Unlock()
+		st.s.Close()
+	}
+}
+
+// OpenStream implements mesh.Mesh. It returns once the stream is open on a live
+// connection; whether the other side serves the protocol shows at the first Read.
+func (m *Mesh) OpenStream(ctx context.Context, id mesh.PeerID, protocol string) (mesh.Stream, error) {
+	if len(protocol) > maxProtocol {
+		return nil, fmt.Errorf("protocol name %q is longer than %d bytes", protocol, maxProtocol)
+	}
+	s, err := m.session(ctx, id)
+	if err != nil {
+		return nil, fmt.Errorf("open %s to %s: %w", protocol, id, err)
+	}
+	ms, err := s.mc.OpenStream(ctx)
+	if err != nil {
+		s.Close()
+		return nil, fmt.Errorf("open %s to %s: %w", protocol, id, err)
+	}
+	st := &stream{MuxedStream: ms, s: s, ready: make(chan struct{})}
+	if _, err := ms.Write(append([]byte{byte(len(protocol))}, protocol...)); err != nil {
+		ms.Reset()
+		s.Close()
+		return nil, fmt.Errorf("open %s to %s: %w", protocol, id, err)
+	}
+	m.mu.Lock()
+	if m.closed {
+		m.mu.Unlock()
+		ms.Reset()
+		return nil, mesh.ErrClosed
+	}
+	m.wg.Go(func() { st.answer(m.cfg.AckTimeout) })
+	m.mu.Unlock()
+	return st, nil
+}
+
+// session finds a signalling connection of the peer or dials one; callers that
+// come meanwhile wait for the same dial.
+func (m *Mesh) session(ctx context.Context, id mesh.PeerID) (*session, error) {
+	for {
+		m.mu.Lock()
+		p := m.peers[id]
+		switch {
+		case m.closed:
+			m.mu.Unlock()
+			return nil, mesh.ErrClosed
+		case p == nil:
+			m.mu.Unlock()
+			return nil, mesh.ErrUnknownPeer
+		}
+		for _, s := range slices.Backward(p.sessions) {
+			if !s.mc.IsClosed() {
+				m.mu.Unlock()
+				return s, nil
+			}
+		}
+		wait := p.opening
+		if wait == nil {
+			wait = make(chan struct{})
+			p.opening = wait
+			m.wg.Go(func() { m.dialSession(id, p, wait) })
+		}
+		m.mu.Unlock()
+		select {
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		case <-wait:
+		}
+		m.mu.Lock()
+		err := p.openErr
+		m.mu.Unlock()
+		if err != nil {
+			return nil, err
+		}
+	}
+}
+
+func (m *Mesh) dialSession(id mesh.PeerID, p *peer, done chan struct{}) {
+	c, err := m.connect(m.ctx, id, kindStreams)
+	var s *session
+	if err == nil {
+		s, err = m.newSession(c, false)
+	}
+	m.mu.Lock()
+	p.opening, p.openErr = nil, err
+	if err != nil {
+		p.stats.Failed, p.stats.Err = m.cfg.Now(), err
+	} else if !m.closed {
+		m.wg.Go(s.serve)
+	}
+	close(done)
+	m.mu.Unlock()
+}
