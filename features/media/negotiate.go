@@ -124,6 +124,14 @@ func (p *Port) Local(template []byte) ([]byte, error) {
 	return bytes.Clone(next), nil
 }
 
+// Rollback forgets that our last offer waits for an answer: it was refused
+// (RFC 3264 §4), so the next description of the other end is an offer.
+func (p *Port) Rollback() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.sdp.offered = false
+}
+
 // mirror keeps the order of an offer's m= lines (RFC 3264 §6); a line is
 // rejected as long as it is not given a live stream.
 func mirror(streams []stream) []line {

@@ -139,13 +139,18 @@ func TestHoldThroughACall(t *testing.T) {
 
 func TestOldHoldKeepsTheStream(t *testing.T) {
 	e := engine(t)
-	a, b, pa, _ := pair(t, e, []string{"0"}, []string{"0"})
+	a, b, pa, pb := pair(t, e, []string{"0"}, []string{"0"})
 	old := strings.Replace(string(description4(a.addr(), "7 8", "0")), "c=IN IP4 127.0.0.1", "c=IN IP4 0.0.0.0", 1)
 	must(t, pa.SetRemote([]byte(old)))
 	answer, err := pa.Local(b.sdp("0", "a=recvonly"))
 	must(t, err)
 	if !strings.Contains(string(answer), "a=recvonly") || !pa.Held() {
 		t.Errorf("held %v:\n%s", pa.Held(), answer)
+	}
+	b.send(0, []byte("not to be heard"))
+	eventually(t, func() bool { return pb.Stats().Received == 1 })
+	if n := pa.Stats().Sent; n != 0 {
+		t.Errorf("%d packets sent to a phone on hold", n)
 	}
 	must(t, pa.SetRemote(description4(a.addr(), "7 9", "0")))
 	_, err = pa.Local(b.sdp("0"))
@@ -269,5 +274,21 @@ func TestPortRange(t *testing.T) {
 		if _, err := New(c); err == nil {
 			t.Errorf("%+v was taken", c)
 		}
+	}
+}
+
+func TestARefusedOfferIsForgotten(t *testing.T) {
+	p := port(t, engine(t))
+	must(t, p.SetRemote([]byte(head+"m=audio 4000 RTP/AVP 0\r\n")))
+	_, err := p.Local(nil)
+	must(t, err)
+	_, err = p.Local([]byte(head + "m=audio 5000 RTP/AVP 0\r\na=sendonly\r\n"))
+	must(t, err)
+	p.Rollback() // 491
+	must(t, p.SetRemote([]byte(strings.Replace(head, " 1 1 ", " 1 2 ", 1)+"m=audio 4000 RTP/AVP 0\r\nm=video 4002 RTP/AVP 31\r\n")))
+	answer, err := p.Local([]byte(head + "m=audio 5000 RTP/AVP 0\r\n"))
+	must(t, err)
+	if !strings.Contains(string(answer), "m=video 0 RTP/AVP 31\r\n") {
+		t.Errorf("their offer was taken for an answer:\n%s", answer)
 	}
 }

@@ -48,6 +48,7 @@ var doors = map[string][]string{
 var fences = map[string][]string{
 	"github.com/emiago/sipgo":       {"sipcore", "test"},
 	"github.com/pion/rtp":           {"features/media", "test"},
+	"github.com/pion/rtcp":          {"features/media", "test"},
 	"github.com/pion/sdp":           {"features/media", "test"},
 	"github.com/dgraph-io/badger":   {"internal/disk"},
 	"github.com/libp2p":             {"mesh/p2p", "mesh/mdns"},
