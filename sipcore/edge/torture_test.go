@@ -3,6 +3,7 @@ package edge_test
 import (
 	"context"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -86,16 +87,28 @@ var torture6 = []struct{ file, want string }{
 
 // recorder is a handler that keeps what it gets.
 type recorder struct {
-	mu   sync.Mutex
-	msgs []sip.Message
+	mu    sync.Mutex
+	msgs  []sip.Message
+	count map[string]int // by sender
 }
 
-func (r *recorder) HandleRequest(req *sip.Request, _ *edge.Flow, _ []byte) { r.add(req) }
-func (r *recorder) HandleResponse(res *sip.Response, _ *edge.Flow)         { r.add(res) }
-func (r *recorder) add(m sip.Message) {
+func (r *recorder) HandleRequest(req *sip.Request, f *edge.Flow, _ []byte) { r.add(req, f) }
+func (r *recorder) HandleResponse(res *sip.Response, f *edge.Flow)         { r.add(res, f) }
+func (r *recorder) add(m sip.Message, f *edge.Flow) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.msgs = append(r.msgs, m)
+	if r.count == nil {
+		r.count = map[string]int{}
+	}
+	r.count[f.Remote.String()]++
+}
+
+// from says how many messages of one sender came through.
+func (r *recorder) from(a net.Addr) int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.count[a.String()]
 }
 func (r *recorder) take() []sip.Message {
 	r.mu.Lock()
@@ -150,7 +163,7 @@ func overUDP(t *testing.T, raw []byte, want string) {
 		peer := n.UDP("10.0.0.9:5060")
 		defer peer.Close()
 		var answers []string
-		n.Tap = func(from, _ netip.AddrPort, b []byte) {
+		n.Tap = func(from, _ netip.AddrPort, b []byte) { // read after Wait
 			if from.String() == "10.0.0.1:5060" {
 				answers = append(answers, status(b))
 			}
@@ -163,8 +176,8 @@ func overUDP(t *testing.T, raw []byte, want string) {
 	})
 }
 
-// TestTortureOverTCP sends each message whole, and cut in two at every octet
-// for the shorter ones: the segments make no difference.
+// TestTortureOverTCP sends each message whole, octet by octet, and cut in two at
+// every octet: the segments make no difference.
 func TestTortureOverTCP(t *testing.T) {
 	for _, c := range torture {
 		t.Run(c.file, func(t *testing.T) { overTCP(t, read(t, "rfc4475/"+c.file+".dat"), c.tcp) })
@@ -175,71 +188,53 @@ func TestTortureOverTCP(t *testing.T) {
 }
 
 func overTCP(t *testing.T, raw []byte, want string) {
-	try := func(how string, segments ...[]byte) {
-		synctest.Test(t, func(t *testing.T) {
-			n, r := edgetest.New(), &recorder{}
-			world(t, n, r)
-			c, err := n.Dialer("10.0.0.9")(t.Context(), netip.MustParseAddrPort("10.0.0.1:5060"))
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer c.Close()
-			var mu sync.Mutex
-			var got []byte
-			closed := false
-			go func() {
-				buf := make([]byte, 65536)
-				for {
-					k, err := c.Read(buf)
-					mu.Lock()
-					got = append(got, buf[:k]...)
-					closed = closed || err != nil
-					mu.Unlock()
-					if err != nil {
-						return
-					}
-				}
-			}()
+	synctest.Test(t, func(t *testing.T) {
+		n, r := edgetest.New(), &recorder{}
+		world(t, n, r, func(c *edge.Config) {
+			c.Limits = edge.Limits{Conns: 1e6, PerSource: 1e6, SourceBurst: 1e6, Total: 1e6, TotalBurst: 1e6}
+		})
+		type trial struct {
+			how string
+			c   *client
+			got string
+		}
+		var trials []*trial
+		try := func(how string, segments ...[]byte) {
+			k := len(trials)
+			x := &trial{how: how, c: dial(t, n, fmt.Sprintf("10.1.%d.%d", k/250, k%250+1))}
+			trials = append(trials, x)
 			for _, s := range segments {
-				c.Write(s) // fails when the other side closed, which is checked below
+				x.c.Write(s) // fails when the other side closed, which is checked below
 			}
-			synctest.Wait()
-			mu.Lock()
-			early := closed
-			mu.Unlock()
-			handled := len(r.take())
-			if handled == 0 && !early && len(got) == 0 {
-				time.Sleep(11 * time.Second) // the deadline of a whole message
-				synctest.Wait()
-			}
-			mu.Lock()
-			defer mu.Unlock()
+		}
+		try("whole", raw)
+		var single [][]byte
+		for i := range raw {
+			single = append(single, raw[i:i+1])
+		}
+		try("octet by octet", single...)
+		for i := 1; i < len(raw); i++ {
+			try(fmt.Sprintf("cut at %d", i), raw[:i], raw[i:])
+		}
+		for _, x := range trials {
+			text, closed := x.c.all()
 			var answers []string
-			for _, part := range strings.Split(string(got), "SIP/2.0 ")[1:] {
+			for _, part := range strings.Split(text, "SIP/2.0 ")[1:] {
 				answers = append(answers, part[:3])
 			}
-			result := outcome(handled, answers, early)
-			if result == "drop" && closed {
-				result = "wait"
+			x.got = outcome(r.from(x.c.LocalAddr()), answers, closed)
+		}
+		time.Sleep(11 * time.Second) // the deadline of a whole message
+		for _, x := range trials {
+			if _, closed := x.c.all(); closed && x.got == "drop" {
+				x.got = "wait"
 			}
-			if result != want {
-				t.Errorf("%s: got %q, want %q", how, result, want)
+			x.c.Close()
+			if x.got != want {
+				t.Errorf("%s: got %q, want %q", x.how, x.got, want)
 			}
-		})
-	}
-	try("whole", raw)
-	var single [][]byte
-	for i := range raw {
-		single = append(single, raw[i:i+1])
-	}
-	try("octet by octet", single...)
-	step := 1
-	if testing.Short() || len(raw) > 1000 {
-		step = 7
-	}
-	for i := 1; i < len(raw); i += step {
-		try(fmt.Sprintf("cut at %d", i), raw[:i], raw[i:])
-	}
+		}
+	})
 }
 
 func outcome(handled int, answers []string, closed bool) string {
