@@ -170,10 +170,11 @@ type exchange struct {
 	sent     uint64 // sent up to here
 	inflight int    // bytes sent and not acknowledged
 	bounds   []bound
-	differs  bool  // fingerprints differed when the link came up: compare after draining
-	told     done  // the last one we said
-	repaired bool  // everything was asked for once on this link
-	done     *done // the last one we heard
+	differs  bool   // fingerprints differed when the link came up: compare after draining
+	told     done   // the last one we said
+	repaired bool   // everything was asked for once on this link
+	echo     uint64 // the peer asked for everything: up to here, also what came from it
+	done     *done  // the last one we heard
 
 	batches, received, stored uint64 // sent, received, and stored of these, on this link
 }
@@ -294,6 +295,7 @@ func (m *Machine) receive(p *peer, body []byte) error {
 		}
 		if x := p.scopes[crdt.Scope(w.Scope)]; x != nil {
 			x.acked, x.sent, x.inflight, x.bounds, x.differs = 0, 0, 0, nil, true
+			x.echo = m.view.Head(crdt.Scope(w.Scope)) // it may have lost its own
 		}
 	case kindPush:
 		var b pushMsg

@@ -47,7 +47,7 @@ func (m *Machine) next(p *peer, s crdt.Scope, x *exchange) bool {
 	msg := batchMsg{Scope: []byte(s), N: as[len(as)-1].N}
 	size := 0
 	for _, a := range as {
-		if a.From == p.Peer {
+		if a.From == p.Peer && a.N > x.echo {
 			continue
 		}
 		if b := m.view.Bytes(a.ID); b != nil {
