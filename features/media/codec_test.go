@@ -179,6 +179,18 @@ func TestSources(t *testing.T) {
 	}
 }
 
+func TestBusyTone(t *testing.T) {
+	pcm, err := ReadAll(BusyTone(2300*time.Millisecond), time.Minute)
+	if err != nil || len(pcm) != 2300*8 {
+		t.Fatalf("%d samples, %v", len(pcm), err)
+	}
+	for i := range 4 {
+		if part := pcm[i*4000 : (i+1)*4000]; Hears(part, 425) != (i%2 == 0) {
+			t.Errorf("half second %d", i)
+		}
+	}
+}
+
 type failing struct{ err error }
 
 func (f failing) ReadFrame([]int16) (int, error) { return 0, f.err }

@@ -69,6 +69,16 @@ func Tone(hz, level float64, d time.Duration) features.Source {
 	return &tone{step: 2 * math.Pi * hz / Rate, level: level * 32767, left: n, all: n}
 }
 
+// BusyTone is 425 Hz, half a second on and half a second off (ITU-T E.180),
+// for d.
+func BusyTone(d time.Duration) features.Source {
+	var all []features.Source
+	for ; d > 0; d -= time.Second {
+		all = append(all, Tone(425, 0.2, min(d, time.Second/2)), Silence(max(0, min(d-time.Second/2, time.Second/2))))
+	}
+	return Sequence(all...)
+}
+
 type tone struct {
 	step, level float64
 	at          int64

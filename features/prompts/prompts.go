@@ -13,6 +13,7 @@ import (
 
 	"carrierclass.net/ccnode/features"
 	"carrierclass.net/ccnode/features/media"
+	"carrierclass.net/ccnode/internal/site"
 )
 
 //go:embed en/*.wav
@@ -71,13 +72,31 @@ func (s *Set) Say(names ...string) features.Source {
 	return media.Sequence(out...)
 }
 
-// Number says 0 to 99; above that, "more than 99".
+// Cause is what a caller on a telephone is told before the final response, nil
+// if a tone says it better: media.BusyTone for site.Busy and site.Refused.
+func Cause(c site.Cause) []string {
+	switch c {
+	case site.NoSuchNumber:
+		return []string{"not-in-service"}
+	case site.NoAnswer, site.Offline:
+		return []string{"no-answer"}
+	case site.Unreachable:
+		return []string{"greeting-unreachable"}
+	case site.NoLine, site.NodeFull:
+		return []string{"lines-busy"}
+	case site.Forbidden:
+		return []string{"not-permitted"}
+	}
+	return nil
+}
+
+// Number says 0 to 59; above that, "more than 59".
 func Number(n int) []string {
 	switch {
 	case n < 0:
 		n = 0
-	case n > 99:
-		return append([]string{"more-than"}, Number(99)...)
+	case n > 59:
+		return append([]string{"more-than"}, Number(59)...)
 	}
 	if n <= 20 || n%10 == 0 {
 		return []string{strconv.Itoa(n)}

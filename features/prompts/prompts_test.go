@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"carrierclass.net/ccnode/features/media"
+	"carrierclass.net/ccnode/internal/site"
 )
 
 func TestEveryPromptIsThereAndCanBeHeard(t *testing.T) {
@@ -71,6 +72,12 @@ func TestEveryNumberAndTimeHasItsWords(t *testing.T) {
 		check(Time(now.Add(-time.Duration(d)*(24*time.Hour+time.Minute)), now))
 	}
 	check(Digits("+33 472-00 x"))
+	for c := site.Normal; c <= site.Failure; c++ {
+		check(Cause(c))
+	}
+	if Cause(site.Unreachable) == nil || Cause(site.Busy) != nil {
+		t.Error("the words for a cause")
+	}
 }
 
 func TestWords(t *testing.T) {
@@ -79,7 +86,7 @@ func TestWords(t *testing.T) {
 		got  []string
 		want string
 	}{
-		{Number(0), "0"}, {Number(20), "20"}, {Number(47), "40 7"}, {Number(100), "more-than 90 9"},
+		{Number(0), "0"}, {Number(20), "20"}, {Number(47), "40 7"}, {Number(59), "50 9"}, {Number(60), "more-than 50 9"},
 		{Time(now.Add(-time.Hour), now), "today at 8 a-m"},
 		{Time(now.Add(-10*time.Hour), now), "yesterday at 11 p-m"},
 		{Time(time.Date(2026, 3, 18, 0, 5, 0, 0, time.UTC), now), "wednesday at 12 oh 5 a-m"},
