@@ -87,10 +87,24 @@ func Source(v *sip.ViaHeader, src netip.AddrPort) (received, rport string) {
 	return
 }
 
-// Get returns the value of the first header of that name, "" when there is
-// none. Unlike sipgo's GetHeader it allocates nothing for headers kept as text.
-func Get(msg interface{ Headers() []sip.Header }, name string) string {
-	for _, h := range msg.Headers() {
+// headers lists what msg has; sip.Message itself does not say.
+func headers(msg any) []sip.Header {
+	switch m := msg.(type) {
+	case *sip.Request:
+		return m.Headers()
+	case *sip.Response:
+		return m.Headers()
+	case interface{ Headers() []sip.Header }:
+		return m.Headers()
+	}
+	return nil
+}
+
+// Get returns the value of the first header of that name in msg, a request or
+// response; "" when there is none. Unlike sipgo's GetHeader it allocates nothing
+// for headers kept as text.
+func Get(msg any, name string) string {
+	for _, h := range headers(msg) {
 		if strings.EqualFold(h.Name(), name) {
 			return h.Value()
 		}
@@ -100,9 +114,9 @@ func Get(msg interface{ Headers() []sip.Header }, name string) string {
 
 // Values returns the elements of a comma-separated header of plain tokens, over
 // all its lines: Require, Supported, Allow, Allow-Events.
-func Values(msg interface{ Headers() []sip.Header }, name string) []string {
+func Values(msg any, name string) []string {
 	var out []string
-	for _, h := range msg.Headers() {
+	for _, h := range headers(msg) {
 		if !strings.EqualFold(h.Name(), name) {
 			continue
 		}
