@@ -302,7 +302,7 @@ func TestSomebodyWhoSaysNothingIsLetGo(t *testing.T) {
 }
 
 func TestHangUpAnywhereInTheMailbox(t *testing.T) {
-	for at := 100 * time.Millisecond; at < 40*time.Second; at += 700 * time.Millisecond {
+	for at := 100 * time.Millisecond; at < 40*time.Second; at += 1300 * time.Millisecond {
 		in(t, func(h *house) {
 			h.leaveOne(500, 3*time.Second)
 			v := h.enter()

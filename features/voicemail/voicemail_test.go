@@ -316,8 +316,8 @@ func TestHowAMessageEnds(t *testing.T) {
 }
 
 func TestHangUpAtEveryMoment(t *testing.T) {
-	// One call for each quarter second from before the greeting to after goodbye.
-	for at := time.Duration(0); at < 14*time.Second; at += 250 * time.Millisecond {
+	// One call for each half second or so from before the greeting to after goodbye.
+	for at := time.Duration(0); at < 14*time.Second; at += 450 * time.Millisecond {
 		in(t, func(h *house) {
 			v := h.dial(Leave, alice, bob, "")
 			go func() {
