@@ -1,0 +1,65 @@
+package mdns
+
+import (
+	"context"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/grandcat/zeroconf"
+
+	"carrierclass.net/ccnode/internal/config"
+)
+
+func lan(t *testing.T) []netip.Addr {
+	t.Helper()
+	addrs := config.LANAddresses()
+	if !Available(addrs) {
+		t.Skip("this machine has no interface for multicast; test/lab runs it in namespaces")
+	}
+	return addrs
+}
+
+func TestANeighbourIsHeard(t *testing.T) {
+	addrs := lan(t)
+	var a Announcer
+	info := Info{Node: "abcdefghijklmnopqrstuvwxyz", Key: [32]byte{1, 2}, Fleet: "f1", Site: "0001", Name: "shop", Port: 5870, Addrs: addrs}
+	if err := a.Update(info); err != nil {
+		t.Fatal(err)
+	}
+	defer a.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	heard := false
+	if err := Browse(ctx, addrs, func(i Info) {
+		if i.Node == info.Node && i.Key == info.Key && i.Site == "0001" && i.Port == 5870 {
+			heard = true
+			cancel()
+		}
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if !heard {
+		t.Error("the neighbour was not heard")
+	}
+}
+
+func TestNoLANIsAnErrorToTryAgain(t *testing.T) {
+	var a Announcer
+	if err := a.Update(Info{Node: "x", Port: 1, Addrs: []netip.Addr{netip.MustParseAddr("203.0.113.9")}}); err != ErrNoLAN {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestNonsenseIsNotANeighbour(t *testing.T) {
+	for name, e := range map[string]*zeroconf.ServiceEntry{
+		"nil":     nil,
+		"no port": {Text: []string{"v=1", "n=x"}},
+		"bad key": {Port: 1, Text: []string{"v=1", "n=x", "k=!!"}},
+		"no addr": {Port: 1, Text: []string{"v=1", "n=x", "k=AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAE"}},
+	} {
+		if i, ok := parse(e); ok {
+			t.Errorf("%s: taken for %+v", name, i)
+		}
+	}
+}
