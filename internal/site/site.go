@@ -6,6 +6,7 @@ import (
 	"encoding/base32"
 	"fmt"
 	"net/netip"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -124,9 +125,9 @@ type Binding struct {
 // (with reg-id) when the phone has one, AOR and contact otherwise.
 func (b Binding) Key() string {
 	if b.Instance != "" {
-		return fmt.Sprintf("%s\x00i%s\x00%d", b.AOR, b.Instance, b.RegID)
+		return b.AOR.String() + "\x00i" + b.Instance + "\x00" + strconv.Itoa(b.RegID)
 	}
-	return fmt.Sprintf("%s\x00c%s", b.AOR, b.Contact)
+	return b.AOR.String() + "\x00c" + b.Contact
 }
 
 // A Message is one voicemail. Its audio may arrive later than its entry.

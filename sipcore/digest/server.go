@@ -8,9 +8,11 @@ import (
 	"encoding/base64"
 	"encoding/binary"
 	"fmt"
+	"hash"
 	"io"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/emiago/sipgo/sip"
@@ -44,6 +46,7 @@ type Server struct {
 	uses   uses
 	Guard  *Guard // counts wrong passwords
 	dummy  sipcore.Credential
+	macs   sync.Pool // of hash.Hash, HMAC with Key
 }
 
 // NewServer makes a Server.
@@ -58,6 +61,7 @@ func NewServer(cfg Config) (*Server, error) {
 		cfg.Rand = rand.Reader
 	}
 	s := &Server{cfg: cfg, Guard: NewGuard(cfg.Now)}
+	s.macs.New = func() any { return hmac.New(sha256.New, cfg.Key[:]) }
 	var b [36]byte
 	if _, err := io.ReadFull(cfg.Rand, b[:]); err != nil {
 		return nil, fmt.Errorf("read random bytes for nonces: %w", err)
@@ -96,10 +100,13 @@ const (
 )
 
 func (s *Server) mac(dst []byte, body []byte, realm string) []byte {
-	m := hmac.New(sha256.New, s.cfg.Key[:])
+	m := s.macs.Get().(hash.Hash)
+	m.Reset()
 	m.Write(body)
 	io.WriteString(m, realm)
-	return m.Sum(dst)
+	dst = m.Sum(dst)
+	s.macs.Put(m)
+	return dst
 }
 
 func (s *Server) nonce(realm string) string {

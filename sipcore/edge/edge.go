@@ -27,9 +27,11 @@ import (
 	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
 	"log/slog"
 	"net"
@@ -88,7 +90,7 @@ type Edge struct {
 	limits  Limits
 	log     *slog.Logger
 	gate    *gate
-	key     [32]byte // of stateless To tags
+	macs    sync.Pool // of hash.Hash, for stateless To tags
 	handler atomic.Pointer[Handler]
 	wg      sync.WaitGroup
 
@@ -138,10 +140,12 @@ func New(cfg Config) (*Edge, error) {
 		streams: map[string]*Flow{}, dialled: map[destKey]*Flow{}, peers: map[site.NodeID]*Flow{},
 		perIP: map[netip.Addr]int{}, routes: map[netip.Addr]*packet{},
 	}
-	if _, err := io.ReadFull(cfg.Rand, e.key[:]); err != nil {
+	var key [32]byte
+	if _, err := io.ReadFull(cfg.Rand, key[:]); err != nil {
 		return nil, fmt.Errorf("read random key for SIP tags: %w", err)
 	}
-	e.gate = newGate(e.limits, e.key)
+	e.macs.New = func() any { return hmac.New(sha256.New, key[:]) }
+	e.gate = newGate(e.limits)
 	return e, nil
 }
 
@@ -252,17 +256,24 @@ var errClosed = errors.New("SIP edge closed")
 // Tag makes the To tag of a stateless response: the same for every
 // retransmission of a request (RFC 3261 §8.2.7).
 func (e *Edge) Tag(req *sip.Request) string {
-	m := hmac.New(sha256.New, e.key[:])
+	m := e.macs.Get().(hash.Hash)
+	defer e.macs.Put(m)
+	m.Reset()
 	if v := req.Via(); v != nil {
 		io.WriteString(m, v.Params.GetOr("branch", ""))
 	}
-	if c := req.CallID(); c != nil {
-		io.WriteString(m, "\x00"+string(*c))
-	}
+	var num [5]byte
 	if c := req.CSeq(); c != nil {
-		io.WriteString(m, "\x00"+c.Value())
+		binary.BigEndian.PutUint32(num[1:], c.SeqNo)
+		m.Write(num[:])
+		io.WriteString(m, string(c.MethodName))
 	}
-	return hex.EncodeToString(m.Sum(nil)[:8])
+	if c := req.CallID(); c != nil {
+		m.Write(num[:1])
+		io.WriteString(m, string(*c))
+	}
+	var out [sha256.Size]byte
+	return hex.EncodeToString(m.Sum(out[:0])[:8])
 }
 
 func (e *Edge) random(n int) string {

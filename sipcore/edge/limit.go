@@ -122,7 +122,7 @@ type bucket struct {
 	at   int64   // when fill was right, ns
 }
 
-func newGate(l Limits, _ [32]byte) *gate {
+func newGate(l Limits) *gate {
 	g := &gate{limits: l, seed: maphash.MakeSeed()}
 	g.total.fill = float32(l.TotalBurst)
 	g.urgent.fill = float32(l.Emergencies)

@@ -263,13 +263,11 @@ func (r *Registrar) fingerprint(req *sip.Request, f *edge.Flow) uint64 {
 	var h maphash.Hash
 	h.SetSeed(r.seed)
 	for _, x := range req.Headers() {
-		switch x := x.(type) {
-		case *sip.ViaHeader, *sip.ContactHeader, *sip.CSeqHeader, *sip.FromHeader, *sip.ToHeader:
-			h.WriteString(x.Value())
-		case *sip.CallIDHeader:
-			h.WriteString(string(*x))
+		switch x.(type) {
+		case *sip.ViaHeader, *sip.ContactHeader, *sip.CSeqHeader, *sip.FromHeader, *sip.ToHeader, *sip.CallIDHeader:
+			x.StringWrite(&h)
 		default:
-			if strings.EqualFold(x.Name(), "Expires") || strings.EqualFold(x.Name(), "Authorization") {
+			if n := x.Name(); strings.EqualFold(n, "Expires") || strings.EqualFold(n, "Authorization") {
 				h.WriteString(x.Value())
 			}
 		}
@@ -278,7 +276,8 @@ func (r *Registrar) fingerprint(req *sip.Request, f *edge.Flow) uint64 {
 	h.WriteString(f.Name)
 	a := f.Remote.Addr().As16()
 	h.Write(a[:])
-	h.WriteString(strconv.Itoa(int(f.Remote.Port())))
+	h.WriteByte(byte(f.Remote.Port() >> 8))
+	h.WriteByte(byte(f.Remote.Port()))
 	return h.Sum64() | 1
 }
 
@@ -286,6 +285,7 @@ func (r *Registrar) fingerprint(req *sip.Request, f *edge.Flow) uint64 {
 // was read by message.Parse and is printed as it was.
 func contact(b site.Binding, now time.Time) sip.Header {
 	var s strings.Builder
+	s.Grow(len(b.Contact) + len(b.Instance) + 64)
 	s.WriteByte('<')
 	s.WriteString(b.Contact)
 	s.WriteByte('>')
