@@ -61,7 +61,9 @@ type Config struct {
 	Count     func(event string) // counts drops and refusals; may be nil, must not block
 }
 
-// Listen is one address to listen on. Port 0 picks one.
+// Listen is one address to listen on. Port 0 picks one. Name each address of
+// the machine: on an unspecified one the kernel may answer from another address
+// than it was asked at.
 type Listen struct {
 	Transport site.Transport // site.UDP or site.TCP
 	Addr      netip.AddrPort
@@ -94,21 +96,23 @@ type Edge struct {
 	handler atomic.Pointer[Handler]
 	wg      sync.WaitGroup
 
-	mu      sync.Mutex
-	packets []*packet              // constant once Serve runs
-	lns     []listener             // constant once Serve runs
-	streams map[string]*Flow       // by Name
-	dialled map[destKey]*Flow      // connections we opened
-	peers   map[site.NodeID]*Flow  // newest stream of each node
-	perIP   map[netip.Addr]int     // inbound connections
-	inbound int                    // in all
-	routes  map[netip.Addr]*packet // which socket reaches whom
-	closed  bool
+	mu       sync.Mutex
+	packets  []*packet              // constant once Serve runs
+	lns      []listener             // constant once Serve runs
+	streams  map[string]*Flow       // by Name
+	dialled  map[destKey]*Flow      // connections we opened
+	dialling map[destKey]*dialling  // and are opening
+	peers    map[site.NodeID]*Flow  // newest stream of each node
+	perIP    map[netip.Addr]int     // inbound connections
+	inbound  int                    // in all
+	routes   map[netip.Addr]*packet // which socket reaches whom
+	closed   bool
 }
 
 type destKey struct {
 	transport site.Transport
 	addr      netip.AddrPort
+	peer      site.NodeID
 }
 
 // New checks cfg and makes an Edge that is not yet bound to anything.
@@ -137,7 +141,7 @@ func New(cfg Config) (*Edge, error) {
 	}
 	e := &Edge{
 		cfg: cfg, limits: cfg.Limits.withDefaults(), log: cfg.Logger,
-		streams: map[string]*Flow{}, dialled: map[destKey]*Flow{}, peers: map[site.NodeID]*Flow{},
+		streams: map[string]*Flow{}, dialled: map[destKey]*Flow{}, dialling: map[destKey]*dialling{}, peers: map[site.NodeID]*Flow{},
 		perIP: map[netip.Addr]int{}, routes: map[netip.Addr]*packet{},
 	}
 	var key [32]byte

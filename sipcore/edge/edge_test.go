@@ -639,3 +639,65 @@ func TestListenSaysWhatIsWrong(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestOneConnectionForManyRequests: those that come while it is opened wait
+// for it, and share its failure.
+func TestOneConnectionForManyRequests(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := edgetest.New()
+		var dials atomic.Int64
+		h := answer(t, n, func(c *edge.Config) {
+			inner := n.Dialer("10.0.0.1")
+			c.Dial = func(ctx context.Context, a netip.AddrPort) (net.Conn, error) {
+				dials.Add(1)
+				select {
+				case <-time.After(time.Second):
+				case <-ctx.Done():
+					return nil, ctx.Err()
+				}
+				return inner(ctx, a)
+			}
+		})
+		ln := n.TCP("10.0.0.9:5060")
+		defer ln.Close()
+		go func() {
+			for {
+				c, err := ln.Accept()
+				if err != nil {
+					return
+				}
+				go io.Copy(io.Discard, c)
+			}
+		}()
+		try := func(addr string, want bool) {
+			d := edge.Dest{Transport: site.TCP, Addr: netip.MustParseAddrPort(addr)}
+			impatient, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+			defer cancel()
+			errs := make(chan error, 10)
+			go func() {
+				if _, err := h.e.Connect(impatient, d); err == nil {
+					t.Error("connected in no time")
+				}
+				errs <- nil
+			}()
+			synctest.Wait()
+			for range 9 {
+				go func() { _, err := h.e.Connect(t.Context(), d); errs <- err }()
+			}
+			<-errs
+			for range 9 {
+				if err := <-errs; (err == nil) != want {
+					t.Errorf("%s: %v", addr, err)
+				}
+			}
+		}
+		try("10.0.0.9:5060", true)
+		if got := dials.Swap(0); got != 2 {
+			t.Errorf("%d dials, want the impatient one and one more", got)
+		}
+		try("10.0.0.8:5060", false)
+		if got := dials.Load(); got < 2 || got > 3 {
+			t.Errorf("%d dials", got)
+		}
+	})
+}

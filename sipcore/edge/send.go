@@ -78,49 +78,88 @@ func (e *Edge) Connect(ctx context.Context, d Dest) (Dest, error) {
 	if d.Flow != nil {
 		return d, nil
 	}
-	k := destKey{d.Transport, d.Addr}
+	k := destKey{d.Transport, d.Addr, d.Peer}
 	switch {
 	case !d.Peer.IsZero():
+		k = destKey{transport: site.Mesh, peer: d.Peer}
 	case d.Transport == site.UDP:
 		return d, nil
 	case d.Transport != site.TCP:
 		return d, fmt.Errorf("connect to %s: transport not available", d)
 	}
-	e.mu.Lock()
-	f := e.dialled[k]
-	if !d.Peer.IsZero() {
-		f = e.peers[d.Peer]
+	for { // one attempt at a time; the others wait for its outcome
+		e.mu.Lock()
+		f := e.dialled[k]
+		if k.transport == site.Mesh {
+			f = e.peers[d.Peer]
+		}
+		other := e.dialling[k]
+		switch {
+		case e.closed:
+			e.mu.Unlock()
+			return d, errClosed
+		case f != nil && f.alive():
+			e.mu.Unlock()
+			return f.Dest(), nil
+		case other != nil:
+			e.mu.Unlock()
+			select {
+			case <-other.done:
+			case <-ctx.Done():
+				return d, fmt.Errorf("connect to %s: %w", d, context.Cause(ctx))
+			}
+			if other.err != nil && other.err != errOwnContext {
+				return d, other.err
+			}
+			continue
+		}
+		own := &dialling{done: make(chan struct{})}
+		e.dialling[k] = own
+		e.mu.Unlock()
+		to, err := e.dial(ctx, d, k)
+		own.err = err
+		if err != nil && ctx.Err() != nil {
+			own.err = errOwnContext // gave up for reasons of its own
+		}
+		e.mu.Lock()
+		delete(e.dialling, k)
+		e.mu.Unlock()
+		close(own.done)
+		return to, err
 	}
-	closed := e.closed
-	e.mu.Unlock()
-	if closed {
-		return d, errClosed
-	}
-	if f != nil && f.alive() {
-		return f.Dest(), nil
-	}
+}
+
+// A dialling is an attempt to connect that others wait for.
+type dialling struct {
+	done chan struct{}
+	err  error // set before done is closed
+}
+
+var errOwnContext = errors.New("attempt abandoned")
+
+// dial opens the connection for k.
+func (e *Edge) dial(ctx context.Context, d Dest, k destKey) (Dest, error) {
 	ctx, cancel := context.WithTimeout(ctx, e.limits.Connect)
 	defer cancel()
 	var conn net.Conn
 	var err error
-	t := site.TCP
-	if !d.Peer.IsZero() {
-		if t = site.Mesh; e.cfg.Peers == nil {
-			return d, fmt.Errorf("connect to %s: this node is in no mesh", d)
-		}
-		conn, err = e.cfg.Peers.DialSIP(ctx, d.Peer)
-	} else {
+	switch {
+	case k.transport != site.Mesh:
 		conn, err = e.cfg.Dial(ctx, d.Addr)
+	case e.cfg.Peers == nil:
+		err = errors.New("this node is in no mesh")
+	default:
+		conn, err = e.cfg.Peers.DialSIP(ctx, d.Peer)
 	}
 	if err != nil {
 		return d, fmt.Errorf("connect to %s: %w", d, err)
 	}
-	f = e.newStream(conn, t, d.Peer)
+	f := e.newStream(conn, k.transport, d.Peer)
 	if !e.register(f) {
 		return d, errClosed
 	}
 	f.Keep()
-	if t == site.TCP {
+	if k.transport == site.TCP {
 		e.mu.Lock()
 		e.dialled[k] = f
 		e.mu.Unlock()

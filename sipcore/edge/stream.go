@@ -127,7 +127,7 @@ func (e *Edge) forget(f *Flow) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	delete(e.streams, f.Name)
-	if k := (destKey{f.Transport, f.Remote}); e.dialled[k] == f {
+	if k := (destKey{transport: f.Transport, addr: f.Remote}); e.dialled[k] == f {
 		delete(e.dialled, k)
 	}
 	if e.peers[f.Peer] == f {

@@ -638,3 +638,36 @@ func TestLargeRequestPrefersTCP(t *testing.T) {
 		b.stop()
 	})
 }
+
+// TestUsersThatNeverAnswerLeaveNothing: an INVITE gets 480 in the end, other
+// requests are forgotten when nobody waits any more.
+func TestUsersThatNeverAnswerLeaveNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, a, b := ends(t, func(s *transaction.ServerTx) {
+			if s.Request().IsInvite() {
+				s.Respond(s.Response(180, ""))
+			}
+		}, func(c *transaction.Config) { c.TimerC = time.Minute; c.Total = 2 })
+		defer a.stop()
+		defer b.stop()
+		begin := time.Now()
+		silent := a.l.Request(t.Context(), request(sip.OPTIONS, "10.0.0.2"), udp(b))
+		if got := fmt.Sprint(statuses(a.l.Request(t.Context(), request(sip.INVITE, "10.0.0.2"), udp(b)))); got != "[180 480]" {
+			t.Errorf("got %s", got)
+		}
+		if got := time.Since(begin); got != 92*time.Second {
+			t.Errorf("after %s", got)
+		}
+		if drain(silent); !errors.Is(silent.Err(), transaction.ErrTimeout) {
+			t.Error(silent.Err())
+		}
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		nothingKept(t, a, b)
+		full := a.l.Request(t.Context(), request(sip.OPTIONS, "10.0.0.2"), udp(b))
+		drain(full) // the places are free: it is taken, and never answered
+		if !errors.Is(full.Err(), transaction.ErrTimeout) {
+			t.Error("places were not freed")
+		}
+	})
+}

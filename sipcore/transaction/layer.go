@@ -72,7 +72,7 @@ type Config struct {
 	// Emergency says that a request must be taken however full we are.
 	Emergency func(*sip.Request) bool
 
-	PerSource int           // server transactions without final response from one address; default 1000
+	PerSource int           // server transactions without final response from one address, twice that inside dialogs; default 1000
 	Total     int           // and in all, also the bound on handlers; default 10000
 	TimerC    time.Duration // how long an INVITE may ring; default 3 min (RFC 3261 §16.6 step 11)
 
@@ -210,9 +210,7 @@ func (l *Layer) begin(k key, sh *shard, req *sip.Request, f *edge.Flow) {
 		return
 	}
 	tx := &ServerTx{server: s, req: req, flow: f}
-	if s.invite {
-		s.start(tx)
-	}
+	s.start(tx)
 	l.wg.Go(func() {
 		defer l.recovered(req, func() { tx.Respond(tx.Response(500, "")) })
 		l.cfg.OnRequest(tx)
@@ -222,8 +220,15 @@ func (l *Layer) begin(k key, sh *shard, req *sip.Request, f *edge.Flow) {
 // admit counts one more piece of work for the source of f, or answers 503.
 func (l *Layer) admit(req *sip.Request, f *edge.Flow) bool {
 	ip := f.Remote.Addr()
+	total, perSource := l.cfg.Total, l.cfg.PerSource
+	if req.To().Params.Has("tag") { // inside a dialog: calls that stand come first
+		total, perSource = 2*total, 2*perSource
+	}
+	if f.Transport == site.Mesh {
+		perSource = total
+	}
 	l.mu.Lock()
-	full := l.total >= l.cfg.Total || l.source[ip] >= l.cfg.PerSource
+	full := l.total >= total || l.source[ip] >= perSource
 	if full {
 		l.mu.Unlock()
 		urgent := l.cfg.Emergency(req)

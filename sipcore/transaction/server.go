@@ -48,13 +48,13 @@ type server struct {
 
 	mu           sync.Mutex // taken before shard.mu
 	state        state
-	user         *ServerTx // INVITE without final response
+	user         *ServerTx // until a final response
 	last         []byte    // newest response
 	reason       string    // of the CANCEL
 	wasCancelled bool
 	interval     time.Duration // timer G
 	next         time.Time     // of timer G or the automatic 100; zero: none
-	end          time.Time     // timer H, I, J or L; zero: none
+	end          time.Time     // timer H, I, J or L; before: the user's time is up
 	settled      bool          // released from the layer's caps
 }
 
@@ -88,15 +88,19 @@ func (s *server) CancelReason() string {
 // 64×T1 later; for one refused, when the ACK came or timer H fired.
 func (s *server) Done() <-chan struct{} { return s.done }
 
-// start sets the automatic 100 (RFC 3261 §17.2.1: within 200 ms).
+// start sets the automatic 100 (RFC 3261 §17.2.1: within 200 ms) and a bound
+// on users that never answer.
 func (s *server) start(tx *ServerTx) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.state == trying {
-		s.user = tx
-		s.next = s.layer.cfg.Now().Add(200 * time.Millisecond)
-		s.plan()
+	now := s.layer.cfg.Now()
+	s.user = tx
+	s.end = now.Add(64 * T1) // whoever asked has given up by then (RFC 4320 §4.2)
+	if s.invite {
+		s.next = now.Add(200 * time.Millisecond)
+		s.end = now.Add(s.layer.cfg.TimerC + 64*T1)
 	}
+	s.plan()
 }
 
 // Respond sends res. It returns ErrDone when a final response was sent before
@@ -123,6 +127,9 @@ func (s *server) respond(res *sip.Response, b []byte) error {
 	s.last, s.next = b, time.Time{}
 	if res.IsProvisional() {
 		s.state = proceeding
+		if s.invite {
+			s.end = now.Add(s.layer.cfg.TimerC + 64*T1)
+		}
 		s.plan()
 		return nil
 	}
@@ -212,7 +219,7 @@ func (s *server) cancel(reason string) {
 // plan puts the next thing to do into the shard's heap. s.mu is held.
 func (s *server) plan() {
 	at := s.next
-	if at.IsZero() || !s.end.IsZero() && s.end.Before(at) {
+	if at.IsZero() || s.end.Before(at) {
 		at = s.end
 	}
 	s.shard.schedule(&s.due, at)
@@ -225,9 +232,18 @@ func (s *server) fire(now time.Time) {
 	case s.state == terminated:
 		s.mu.Unlock()
 		return
-	case !s.end.IsZero() && !s.end.After(now):
-		s.state = terminated
+	case !s.end.After(now) && s.invite && s.user != nil: // nobody answered
+		tx := s.user
+		s.mu.Unlock()
+		s.layer.log.Warn("An INVITE was never answered by its handler", "callid", tx.req.CallID().Value())
+		if err := tx.Respond(tx.Response(480, "")); err != nil {
+			s.layer.log.Debug("An INVITE was answered at last", "err", err)
+		}
+		return
+	case !s.end.After(now):
+		s.state, s.user = terminated, nil
 		s.shard.dropServer(s)
+		s.settle()
 		s.mu.Unlock()
 		close(s.done)
 		return
