@@ -69,6 +69,7 @@ type Event struct {
 type Peer struct {
 	ID    PeerID
 	Addrs []string // "ip:port", best first; none: it can only come to us
+	Via   []PeerID // nodes that both can reach and that carry streams for others, tried when Addrs fail
 }
 
 // Stream is a byte stream to one peer, on a connection that frames do not use.

@@ -41,6 +41,10 @@ type Config struct {
 	Now      func() time.Time
 	Log      *slog.Logger
 
+	// Relay says whether this node carries a connection between two others;
+	// nil: never. What it carries is sealed between these two.
+	Relay func(from, to mesh.PeerID) bool
+
 	// Timeouts; zero takes the default.
 	DialTimeout time.Duration // 3 s, for connecting and for the handshake each
 	AckTimeout  time.Duration // 3 s, plus what the unsent bytes take at 4 kB/s
@@ -149,6 +153,8 @@ func New(cfg Config) (*Mesh, error) {
 		}
 		m.listeners = append(m.listeners, l)
 	}
+	m.handlers[relayProtocol] = handler{m.relay, false}
+	m.handlers[relayedProtocol] = handler{m.relayed, false}
 	m.wg.Go(m.deliver)
 	for _, l := range m.listeners {
 		m.wg.Go(func() { m.accept(l) })
@@ -365,7 +371,7 @@ func (m *Mesh) Dial(id mesh.PeerID) {
 	if p.link != nil || p.dialing {
 		return
 	}
-	if len(p.Addrs) == 0 {
+	if len(p.Addrs)+len(p.Via) == 0 {
 		m.failed(p, mesh.ErrNoAddress)
 		return
 	}
@@ -396,19 +402,30 @@ func (m *Mesh) connect(ctx context.Context, id mesh.PeerID, kind byte) (*conn, e
 	m.mu.Lock()
 	p := m.peers[id]
 	var addrs []string
+	var via []mesh.PeerID
 	if p != nil {
-		addrs = p.Addrs
+		addrs, via = p.Addrs, p.Via
 	}
 	m.mu.Unlock()
 	switch {
 	case p == nil:
 		return nil, mesh.ErrUnknownPeer
-	case len(addrs) == 0:
+	case len(addrs)+len(via) == 0:
 		return nil, mesh.ErrNoAddress
 	}
 	var errs []error
 	for _, a := range addrs {
 		c, err := m.connectTo(ctx, p, a, kind)
+		if err == nil {
+			return c, nil
+		}
+		errs = append(errs, err)
+		if ctx.Err() != nil {
+			break
+		}
+	}
+	for _, r := range via {
+		c, err := m.connectVia(ctx, p, r, kind)
 		if err == nil {
 			return c, nil
 		}
@@ -429,10 +446,14 @@ func (m *Mesh) connectTo(ctx context.Context, p *peer, addr string, kind byte) (
 	if err != nil {
 		return nil, err
 	}
-	counted := &counter{Conn: raw, m: m, in: p.in, out: p.out}
+	return m.handshake(ctx, &counter{Conn: raw, m: m, total: true, in: p.in, out: p.out}, p.ID, addr, kind)
+}
+
+// handshake proves both ends of an outgoing connection. It closes raw on error.
+func (m *Mesh) handshake(ctx context.Context, raw *counter, id mesh.PeerID, addr string, kind byte) (*conn, error) {
 	hctx, cancel := context.WithTimeout(ctx, m.cfg.DialTimeout)
 	defer cancel()
-	sc, err := m.noise.SecureOutbound(hctx, counted, "")
+	sc, err := m.noise.SecureOutbound(hctx, raw, "")
 	if err != nil {
 		raw.Close()
 		if hctx.Err() != nil {
@@ -440,14 +461,14 @@ func (m *Mesh) connectTo(ctx context.Context, p *peer, addr string, kind byte) (
 		}
 		return nil, fmt.Errorf("shake hands with %s: %w", addr, err)
 	}
-	c, err := m.secured(sc, counted)
+	c, err := m.secured(sc, raw)
 	if err != nil {
 		raw.Close()
 		return nil, err
 	}
-	if c.peer != p.ID {
+	if c.peer != id {
 		raw.Close()
-		return nil, fmt.Errorf("at %s answers %s, not %s", addr, c.peer, p.ID)
+		return nil, fmt.Errorf("at %s answers %s, not %s", addr, c.peer, id)
 	}
 	if _, err := c.Write([]byte{kind}); err != nil {
 		raw.Close()
@@ -552,7 +573,8 @@ func (m *Mesh) greet(raw net.Conn) {
 	if tc, ok := raw.(*net.TCPConn); ok {
 		quiet(tc)
 	}
-	counted := &counter{Conn: raw, m: m}
+	_, relayed := raw.(*stream)
+	counted := &counter{Conn: raw, m: m, total: !relayed} // a relayed one is counted with the relay's
 	ctx, cancel := context.WithTimeout(m.ctx, m.cfg.DialTimeout+2*time.Second)
 	defer cancel()
 	raw.SetDeadline(time.Now().Add(m.cfg.DialTimeout + 2*time.Second))
@@ -614,6 +636,7 @@ func (m *Mesh) secured(sc net.Conn, raw *counter) (*conn, error) {
 type counter struct {
 	net.Conn
 	m       *Mesh
+	total   bool
 	mu      sync.Mutex
 	in, out *atomic.Int64
 	early   [2]int64 // counted before we knew whose they are
@@ -629,7 +652,9 @@ func (c *counter) assign(in, out *atomic.Int64) {
 
 func (c *counter) Read(b []byte) (int, error) {
 	n, err := c.Conn.Read(b)
-	c.m.in.Add(int64(n))
+	if c.total {
+		c.m.in.Add(int64(n))
+	}
 	c.mu.Lock()
 	if c.in != nil {
 		c.in.Add(int64(n))
@@ -642,7 +667,9 @@ func (c *counter) Read(b []byte) (int, error) {
 
 func (c *counter) Write(b []byte) (int, error) {
 	n, err := c.Conn.Write(b)
-	c.m.out.Add(int64(n))
+	if c.total {
+		c.m.out.Add(int64(n))
+	}
 	c.mu.Lock()
 	if c.out != nil {
 		c.out.Add(int64(n))

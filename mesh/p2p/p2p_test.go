@@ -134,3 +134,57 @@ func TestBytes(t *testing.T) {
 		t.Errorf("a warm frame costs %d bytes above TCP, want at most 200", n)
 	}
 }
+
+// TestAThirdNodeRelays: a and c cannot dial each other; both reach b.
+func TestAThirdNodeRelays(t *testing.T) {
+	f := &fabric{change: make(chan struct{})}
+	a, pa := f.Node(t)
+	b, pb := f.Node(t)
+	c, pc := f.Node(t)
+	b.(*Mesh).cfg.Relay = func(from, to mesh.PeerID) bool { return from == pa.ID && to == pc.ID }
+	a.Admit([]mesh.Peer{pb, {ID: pc.ID, Via: []mesh.PeerID{pb.ID}}})
+	b.Admit([]mesh.Peer{pa, {ID: pc.ID}})
+	c.Admit([]mesh.Peer{pb, {ID: pa.ID, Via: []mesh.PeerID{pb.ID}}})
+	b.Handle("/hello/1", func(s mesh.Stream) { io.WriteString(s, "b"); s.Close() })
+	c.Handle("/echo/1", func(s mesh.Stream) {
+		if s.Peer() != pa.ID {
+			t.Errorf("c is told that %v speaks, want a", s.Peer())
+		}
+		io.Copy(s, s)
+		s.Close()
+	})
+	ctx := t.Context()
+	up, err := c.OpenStream(ctx, pb.ID, "/hello/1") // c keeps a connection to its relay
+	if err != nil {
+		t.Fatal(err)
+	}
+	io.ReadAll(up)
+	s, err := a.OpenStream(ctx, pc.ID, "/echo/1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Write([]byte("INVITE"))
+	got := make([]byte, 6)
+	if _, err := io.ReadFull(s, got); err != nil || string(got) != "INVITE" {
+		t.Fatalf("through the relay: %q, %v", got, err)
+	}
+	a.Dial(pc.ID)
+	if ev := <-a.Events(); ev.Kind != mesh.LinkUp || ev.Peer != pc.ID {
+		t.Fatalf("a link through the relay: %+v", ev)
+	}
+	a.Send(mesh.Frame{Peer: pc.ID, Body: []byte("state")})
+	for ev := range c.Events() {
+		if ev.Kind == mesh.Received {
+			if string(ev.Body) != "state" {
+				t.Errorf("got %q", ev.Body)
+			}
+			break
+		}
+	}
+	// The other way is not allowed here, and is refused.
+	if s, err := c.OpenStream(ctx, pa.ID, "/x/1"); err == nil {
+		if _, err := s.Read(make([]byte, 1)); err == nil {
+			t.Error("a relay carried what it was not told to")
+		}
+	}
+}
