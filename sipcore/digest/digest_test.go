@@ -354,7 +354,11 @@ func TestWorkIsTheSameForUnknownUsers(t *testing.T) {
 	s := newServer(t, &clock{time.Unix(1e9, 0)})
 	known, unknown := register(s.answer(t, "201", "x", 1)), register(s.answer(t, "991", "x", 1))
 	count := func(r *sip.Request) float64 {
-		return testing.AllocsPerRun(100, func() { s.Verify(r, "Authorization", "s0017.F", "192.0.2.1", "", 0) })
+		least := 1e9 // the pool of HMACs may be empty now and then
+		for range 50 {
+			least = min(least, testing.AllocsPerRun(1, func() { s.Verify(r, "Authorization", "s0017.F", "192.0.2.1", "", 0) }))
+		}
+		return least
 	}
 	if k, u := count(known), count(unknown); k != u {
 		t.Errorf("%.0f allocations for a known user, %.0f for an unknown one", k, u)
