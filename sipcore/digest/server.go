@@ -238,9 +238,10 @@ func (s *Server) matches(d sipcore.Credential, c Credentials, method string) boo
 	return subtle.ConstantTimeCompare(want, got[:n]) == 1 && len(c.Response) == n && ok
 }
 
-// sameURI says whether digest-uri names what the request asks for: phones and
-// proxies differ in port, parameters and case of the host, but credentials for
-// one number must not serve for another (RFC 3261 §22.4, RFC 7616 §3.4.6).
+// sameURI says whether digest-uri can be for what the request asks: phones,
+// proxies and SIPp write another host, port or parameters there, or leave the
+// user out, but credentials made for one number must not serve for another
+// (RFC 3261 §22.4, RFC 7616 §3.4.6).
 func sameURI(uri string, r *sip.Uri) bool {
 	u, err := message.ParseURI(uri)
 	if err != nil {
@@ -249,5 +250,5 @@ func sameURI(uri string, r *sip.Uri) bool {
 	if r.Raw() != "" || u.Raw() != "" {
 		return strings.EqualFold(u.Scheme, r.Scheme) && u.Raw() == r.Raw()
 	}
-	return u.User == r.User && strings.EqualFold(u.Host, r.Host)
+	return u.User == "" || u.User == r.User
 }
