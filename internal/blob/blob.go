@@ -70,10 +70,9 @@ type Store struct {
 	bytes   int64
 }
 
-// An Orphan is a recording that was begun and never committed, because the
-// node died.
+// An Orphan is a recording that was begun and never Done, because the node died.
 type Orphan struct {
-	Name string    // for Recover and Discard
+	Name string    // for Recover, Done and Discard
 	Meta []byte    // as given to Create, nil if it was lost
 	Size int64     // stored bytes
 	At   time.Time // when it was last written to
@@ -152,21 +151,42 @@ func (s *Store) findOrphans() error {
 		return err
 	}
 	for _, e := range entries {
-		name, ok := strings.CutSuffix(e.Name(), ".rec")
+		if name, ok := strings.CutSuffix(e.Name(), ".rec"); ok {
+			if err := s.findOrphansNamed(name); err != nil {
+				return err
+			}
+		}
+		name, ok := strings.CutSuffix(e.Name(), ".meta")
 		if !ok {
 			continue
 		}
-		st, err := e.Info()
-		if err != nil {
-			return err
+		if _, err := os.Stat(filepath.Join(s.tmp(), name+".rec")); errors.Is(err, fs.ErrNotExist) {
+			s.findCommitted(name, e)
 		}
-		o := Orphan{Name: name, Size: st.Size(), At: st.ModTime()}
-		if meta, err := os.ReadFile(filepath.Join(s.tmp(), name+".meta")); err == nil {
-			o.Meta = meta
-		}
-		s.orphans = append(s.orphans, o)
 	}
 	return nil
+}
+
+// findCommitted lists a recording that became a blob to which nobody refers.
+func (s *Store) findCommitted(name string, e fs.DirEntry) {
+	base := filepath.Join(s.tmp(), name)
+	var ref site.BlobRef
+	b, err := os.ReadFile(base + ".ref")
+	if err != nil || copy(ref[:], b) != len(ref) {
+		_ = forget(base) // it was never begun, or it was aborted
+		return
+	}
+	size, ok := s.have[ref]
+	if !ok {
+		_ = forget(base)
+		return
+	}
+	o := Orphan{Name: name, Size: size}
+	o.Meta, _ = os.ReadFile(base + ".meta")
+	if st, err := e.Info(); err == nil {
+		o.At = st.ModTime()
+	}
+	s.orphans = append(s.orphans, o)
 }
 
 // room matches ErrNoSpace if less than the reserve is free.
@@ -256,10 +276,17 @@ func (s *Store) take(name string) bool {
 	return false
 }
 
-// Recover makes a blob of what an orphan holds.
+// Recover makes a blob of what an orphan holds; what is known about it stays
+// until Done.
 func (s *Store) Recover(ctx context.Context, name string) (ref site.BlobRef, size int64, err error) {
 	if !s.take(name) {
 		return ref, 0, fmt.Errorf("recover recording %q: %w", name, fs.ErrNotExist)
+	}
+	base := filepath.Join(s.tmp(), name)
+	if b, err := os.ReadFile(base + ".ref"); err == nil && copy(ref[:], b) == len(ref) {
+		if size, err := s.Size(ref); err == nil {
+			return ref, size, nil
+		}
 	}
 	defer func() {
 		if err != nil { // it stays an orphan
@@ -289,12 +316,11 @@ func (s *Store) Recover(ctx context.Context, name string) (ref site.BlobRef, siz
 		f.Close()
 		return ref, 0, err
 	}
-	if ref, size, err = w.finish(nil); err != nil {
-		return ref, 0, err
-	}
-	_ = os.Remove(filepath.Join(s.tmp(), name+".meta"))
-	return ref, size, nil
+	return w.finish(nil, func(ref site.BlobRef) error { return writeSync(base+".ref", ref[:]) })
 }
+
+// Done says that somebody refers to the blob an orphan became.
+func (s *Store) Done(name string) error { return forget(filepath.Join(s.tmp(), name)) }
 
 func (s *Store) findOrphansNamed(name string) error {
 	st, err := os.Stat(filepath.Join(s.tmp(), name+".rec"))
@@ -311,11 +337,11 @@ func (s *Store) Discard(name string) error {
 	if !s.take(name) {
 		return fmt.Errorf("discard recording %q: %w", name, fs.ErrNotExist)
 	}
-	_ = os.Remove(filepath.Join(s.tmp(), name+".meta"))
-	if err := os.Remove(filepath.Join(s.tmp(), name+".rec")); err != nil {
+	base := filepath.Join(s.tmp(), name)
+	if err := os.Remove(base + ".rec"); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("discard recording %q: %w", name, err)
 	}
-	return nil
+	return forget(base)
 }
 
 func sum(h hash.Hash) (ref site.BlobRef) {

@@ -69,6 +69,9 @@ func record(t *testing.T, s *Store, p []byte) site.BlobRef {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if err := r.Done(); err != nil {
+		t.Fatal(err)
+	}
 	return ref
 }
 
@@ -150,6 +153,17 @@ func TestPowerCutLeavesAnOrphanThatCanBeDelivered(t *testing.T) {
 	ref, size, err := s.Recover(t.Context(), o[0].Name)
 	if err != nil || size != int64(len(p)) || !bytes.Equal(read(t, s, ref), p) {
 		t.Fatalf("recovered %d bytes, %v", size, err)
+	}
+	// Again, before anybody referred to the blob.
+	s = b.open(t)
+	if o := s.Orphans(); len(o) != 1 || string(o[0].Meta) != "for ann" || o[0].Size != size {
+		t.Fatalf("a blob nobody refers to is forgotten: %+v", o)
+	}
+	if again, n, err := s.Recover(t.Context(), o[0].Name); err != nil || again != ref || n != size {
+		t.Fatalf("got %v, %d, %v", again, n, err)
+	}
+	if err := s.Done(o[0].Name); err != nil {
+		t.Fatal(err)
 	}
 	if s = b.open(t); len(s.Orphans()) != 0 || !s.Has(ref) {
 		t.Fatal("orphan is still there after it was delivered")

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"hash"
 	"hash/crc32"
@@ -101,7 +102,8 @@ func (w *writer) reread() error {
 
 // finish puts the blob in its place and returns once that is on the medium. It
 // closes the file. If want is given, other content is ErrMismatch.
-func (w *writer) finish(want *site.BlobRef) (ref site.BlobRef, size int64, err error) {
+// before, if given, is called with the name before the blob gets it.
+func (w *writer) finish(want *site.BlobRef, before func(site.BlobRef) error) (ref site.BlobRef, size int64, err error) {
 	s, tmp := w.s, w.f.Name()
 	defer w.f.Close()
 	if w.err != nil {
@@ -123,6 +125,11 @@ func (w *writer) finish(want *site.BlobRef) (ref site.BlobRef, size int64, err e
 	}
 	if err := w.f.Sync(); err != nil {
 		return ref, 0, fmt.Errorf("finish recording: %w", err)
+	}
+	if before != nil {
+		if err := before(ref); err != nil {
+			return ref, 0, fmt.Errorf("finish recording: %w", err)
+		}
 	}
 	dst := s.path(ref)
 	if err := os.MkdirAll(filepath.Dir(dst), 0o700); err != nil {
@@ -159,7 +166,7 @@ type Recording struct {
 	w      *writer
 	out    io.Writer
 	sealer io.Closer // nil without cipher
-	meta   string
+	base   string    // of the files in tmp
 	synced time.Time
 	done   bool
 }
@@ -186,7 +193,7 @@ func (s *Store) Create(meta []byte) (*Recording, error) {
 		f.Close()
 		return nil, fmt.Errorf("begin recording: %w", err)
 	}
-	r := &Recording{w: &writer{s: s, f: f, h: sha256.New()}, meta: base + ".meta", synced: s.opts.Now()}
+	r := &Recording{w: &writer{s: s, f: f, h: sha256.New()}, base: base, synced: s.opts.Now()}
 	r.out = r.w
 	if c := s.opts.Cipher; c != nil {
 		sealer, err := c.Seal(r.w)
@@ -236,7 +243,8 @@ func (r *Recording) Write(p []byte) (int, error) {
 }
 
 // Commit ends the recording and returns its name and stored size, once the blob
-// is on the medium.
+// is on the medium. What was known about it stays until Done: a node that dies
+// before somebody refers to the blob finds it among its orphans.
 func (r *Recording) Commit() (ref site.BlobRef, size int64, err error) {
 	if r.done {
 		return ref, 0, fs.ErrClosed
@@ -248,12 +256,12 @@ func (r *Recording) Commit() (ref site.BlobRef, size int64, err error) {
 			return ref, 0, fmt.Errorf("seal recording: %w", err)
 		}
 	}
-	if ref, size, err = r.w.finish(nil); err != nil {
-		return ref, 0, err // what is there is found as an orphan at the next start
-	}
-	_ = os.Remove(r.meta)
-	return ref, size, nil
+	// After an error what is there is found as an orphan at the next start.
+	return r.w.finish(nil, func(ref site.BlobRef) error { return writeSync(r.base+".ref", ref[:]) })
 }
+
+// Done says that somebody refers to the blob now.
+func (r *Recording) Done() error { return forget(r.base) }
 
 // Abort ends the recording without a trace. After Commit it does nothing.
 func (r *Recording) Abort() error {
@@ -262,8 +270,20 @@ func (r *Recording) Abort() error {
 	}
 	r.done = true
 	r.w.f.Close()
-	_ = os.Remove(r.meta)
-	return os.Remove(r.w.f.Name())
+	if err := os.Remove(r.w.f.Name()); err != nil {
+		return err
+	}
+	return forget(r.base)
+}
+
+// forget removes what is known about a recording.
+func forget(base string) error {
+	for _, ext := range []string{".ref", ".meta"} {
+		if err := os.Remove(base + ext); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("forget a recording: %w", err)
+		}
+	}
+	return nil
 }
 
 // Partial returns how many bytes of ref an interrupted fetch has left here, to
@@ -304,7 +324,7 @@ func (s *Store) PutVerified(ref site.BlobRef, r io.Reader) error {
 		f.Close()
 		return fmt.Errorf("fetch recording %s after %d bytes: %w", ref, w.size, err)
 	}
-	if _, _, err := w.finish(&ref); err != nil {
+	if _, _, err := w.finish(&ref, nil); err != nil {
 		_ = os.Remove(s.partial(ref))
 		return err
 	}
