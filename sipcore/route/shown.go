@@ -74,3 +74,7 @@ func Who(v View, aor site.AOR) site.Party {
 	p.Number = Shown(v, p)
 	return p
 }
+
+// Urgent says whether u is an emergency call when dialled here: it is taken
+// from anybody, however full the node is (calls.md §3 step 0).
+func Urgent(v View, u URI) bool { return canonical(v, u).is == urgent }

@@ -1,0 +1,66 @@
+package b2bua
+
+import (
+	"context"
+	"time"
+
+	"github.com/emiago/sipgo/sip"
+
+	"carrierclass.net/ccnode/internal/site"
+)
+
+// A listener is a media port that knows when it last heard something, and
+// whether it is on hold. Ports that do not are not watched.
+type listener interface {
+	LastPacket() time.Time // zero: nothing yet
+	Held() bool
+}
+
+// watchSilence asks a leg that sends no RTP whether it is still there (calls.md
+// §4). It ends with the call.
+func (c *Call) watchSilence(l *Leg) {
+	port, ok := l.port.(listener)
+	if !ok {
+		return
+	}
+	c.srv.wg.Go(func() {
+		begun := c.srv.cfg.Now()
+		t := time.NewTicker(c.srv.cfg.Silence)
+		defer t.Stop()
+		for {
+			select {
+			case <-c.ctx.Done():
+				return
+			case <-t.C:
+			}
+			last := port.LastPacket()
+			if last.Before(begun) {
+				last = begun
+			}
+			if port.Held() || c.srv.cfg.Now().Sub(last) < c.srv.cfg.Silence {
+				continue
+			}
+			if !l.alive(c.ctx) {
+				c.srv.log.Info("Call ended: no speech and no answer from a phone", "call", c.chain, "leg", l.remote.User)
+				c.end(site.MediaLost)
+				return
+			}
+		}
+	})
+}
+
+// alive asks the other end with OPTIONS in the dialog.
+func (l *Leg) alive(ctx context.Context) bool {
+	req, d, err := l.next(sip.OPTIONS)
+	if err != nil {
+		return false
+	}
+	req.SetBody(nil)
+	tx := l.srv.layer.Request(ctx, req, d)
+	for res := range tx.Responses() {
+		if !res.IsProvisional() {
+			return res.StatusCode != 408 && res.StatusCode != 481
+		}
+	}
+	return ctx.Err() != nil
+}
