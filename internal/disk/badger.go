@@ -99,15 +99,15 @@ func OpenBadger(o Options) (Store, error) {
 
 func (s *badgerStore) badgerDir() string { return filepath.Join(s.opts.Dir, "badger") }
 
-// settings are small: one 8 MB memtable in use and one being flushed, 4 MB of
+// settings are small: one 4 MB memtable in use and one being flushed, 4 MB of
 // block cache, no compression cache beyond it. Changes of a few hundred bytes
 // stay in the tables; the value log stays empty.
 func settings(dir string, log *logger) badger.Options {
 	return badger.DefaultOptions(dir).
 		WithSyncWrites(true).
-		WithMemTableSize(8 << 20).
+		WithMemTableSize(4 << 20).
 		WithNumMemtables(2).
-		WithBaseTableSize(2 << 20).
+		WithBaseTableSize(1 << 20).
 		WithBaseLevelSize(8 << 20).
 		WithNumLevelZeroTables(3).
 		WithNumLevelZeroTablesStall(8).
@@ -116,6 +116,7 @@ func settings(dir string, log *logger) badger.Options {
 		WithIndexCacheSize(4 << 20).
 		WithCompression(options.Snappy).
 		WithValueLogFileSize(16 << 20).
+		WithValueThreshold(MaxBatchBytes).
 		WithChecksumVerificationMode(options.OnBlockRead). // check read the tables whole
 
 		WithVerifyValueChecksum(true).

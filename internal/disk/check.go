@@ -121,7 +121,7 @@ func openTable(name string, mode options.ChecksumVerificationMode) (t *table.Tab
 		return nil, err
 	}
 	return table.OpenTable(f, table.Options{
-		Compression: options.Snappy, BlockSize: 4 << 10, ChkMode: mode, TableSize: 2 << 20,
+		Compression: options.Snappy, BlockSize: 4 << 10, ChkMode: mode, TableSize: 1 << 20,
 	})
 }
 

@@ -40,8 +40,8 @@ var (
 // MaxBatchBytes and MaxBatchOps bound one Batch (sum of keys and values, and
 // number of operations); every Store takes a batch within them.
 const (
-	MaxBatchBytes = 768 << 10
-	MaxBatchOps   = 6000
+	MaxBatchBytes = 512 << 10
+	MaxBatchOps   = 4000
 )
 
 // A Reader sees the store as it was when View began.

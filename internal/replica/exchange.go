@@ -48,6 +48,7 @@ type exchange struct {
 	flushAt time.Time            // when dirty is told
 	rng     *rand.Rand
 	submit  chan *delivery // to the goroutine that feeds the pool
+	kept    int            // frames kept as evidence
 	rolled  bool           // a new actor was drawn on evidence
 
 	mu    sync.Mutex // guards what follows, read by Status
@@ -146,6 +147,12 @@ func (x *exchange) contact(p Peer) *contact {
 
 // handle takes one event of the mesh.
 func (x *exchange) handle(ev mesh.Event) {
+	if x.e.cfg.Blobs != nil && x.e.cfg.Blobs.handle(ev) {
+		return
+	}
+	if x.e.cfg.LinkChanged != nil && ev.Kind != mesh.Received {
+		x.e.cfg.LinkChanged(ev)
+	}
 	now, peer := x.e.cfg.Now(), Peer(ev.Peer)
 	x.mu.Lock()
 	c := x.contact(peer)
@@ -437,13 +444,17 @@ func isLow(d disk.Store) bool {
 	return err == nil && !sp.Low()
 }
 
+// maxEvidence bounds the frames kept in one run.
+const maxEvidence = 64
+
 // evidence keeps a frame that an honest relay would not have passed on, and
 // drops the link (state.md §5).
 func (x *exchange) evidence(p Peer, raw []byte, why error) {
 	x.drop(p, why)
-	if raw == nil {
+	if raw == nil || x.kept >= maxEvidence {
 		return
 	}
+	x.kept++
 	key := append(append([]byte("ev/"), p[:]...), raw[:min(16, len(raw))]...)
 	x.e.enqueue(func(t *turn) { t.batch.Put(key, raw[:min(len(raw), 2*crdt.MaxChange)]) })
 }

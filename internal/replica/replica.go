@@ -135,6 +135,14 @@ type Config struct {
 	// and not call the engine. May be nil.
 	TrustMoved func(v View, cells []crdt.Cell)
 
+	// Blobs gets the frames of recordings that come over the engine's mesh. May
+	// be nil.
+	Blobs *Blobs
+	// LinkChanged hears of links coming, going and failing, from the engine's
+	// goroutine: evidence for others. It must be quick and not call the engine.
+	// May be nil.
+	LinkChanged func(mesh.Event)
+
 	Verifiers   int           // goroutines that verify signatures; default 2
 	Coalesce    time.Duration // how long a change may wait for others on its way out; default 50 ms
 	HistoryKeep time.Duration // displaced versions are kept this long; default 90 days
@@ -242,6 +250,20 @@ func (e *Engine) Now() crdt.Stamp {
 	e.mu.RLock()
 	defer e.mu.RUnlock()
 	return e.clock.now(e.cfg.Now(), e.cfg.Synced())
+}
+
+// AdoptTime moves the clock of a node that has none of its own to that of the
+// peer it joins through (state.md §5). A clock that is ahead already stays.
+func (e *Engine) AdoptTime(ctx context.Context, s crdt.Stamp) error {
+	return e.wait(ctx, e.enqueue(func(t *turn) {
+		t.last = max(t.last, s)
+		t.batch.Put(keyClock, encode(t.last))
+		t.after = append(t.after, func() {
+			e.mu.Lock()
+			e.clock.witness(s)
+			e.mu.Unlock()
+		})
+	}))
 }
 
 // Watch lets fn know of every merge that may have changed cells, of local and

@@ -261,7 +261,7 @@ func (e *Engine) merge(t *turn) {
 			e.prune(sc, id)
 		}
 		if len(fx.Equivocal) > 0 {
-			e.log.Error("Two changes carry one dot: their node was copied or cheats", "node", fmt.Sprintf("%x", s.c.Node), "change", id, "other", fx.Equivocal[0])
+			e.report(fmt.Sprintf("node %x wrote two changes under one name, %s and %s: it was copied, or cheats", s.c.Node, id, fx.Equivocal[0]))
 		}
 		if len(fx.Cells) > 0 {
 			if len(told) > 0 && told[len(told)-1].scope == sc.name {

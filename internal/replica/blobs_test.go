@@ -1,0 +1,226 @@
+package replica
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"carrierclass.net/ccnode/internal/blob"
+	"carrierclass.net/ccnode/internal/site"
+)
+
+// audio gives the nodes of a fleet their stores of recordings.
+type audio struct {
+	mu      sync.Mutex
+	stores  []*blob.Store
+	blobs   []*Blobs
+	wants   [][]Want
+	arrived [][]site.BlobRef
+	rate    int
+	stops   []func()
+}
+
+func (f *fleet) audio() *audio {
+	f.t.Helper()
+	a := &audio{wants: make([][]Want, len(f.nodes)), arrived: make([][]site.BlobRef, len(f.nodes))}
+	for i, n := range f.nodes {
+		s, err := blob.Open(blob.Options{Dir: f.t.TempDir(), Reserve: 1, Log: testLog(), Random: n.cfg.Random, Now: time.Now,
+			Free: func(string) (int64, int64, error) { return 1 << 40, 1 << 40, nil }})
+		if err != nil {
+			f.t.Fatal(err)
+		}
+		b, err := NewBlobs(BlobConfig{Store: s, Disk: n.store, Mesh: n.mesh, Now: time.Now, Log: testLog(),
+			Wanted: func() []Want { a.mu.Lock(); defer a.mu.Unlock(); return slices.Clone(a.wants[i]) },
+			Arrived: func(r site.BlobRef) {
+				a.mu.Lock()
+				defer a.mu.Unlock()
+				a.arrived[i] = append(a.arrived[i], r)
+			},
+			Budget: func(Peer) int { a.mu.Lock(); defer a.mu.Unlock(); return a.rate },
+		})
+		if err != nil {
+			f.t.Fatal(err)
+		}
+		a.stores, a.blobs = append(a.stores, s), append(a.blobs, b)
+		n.cancel()
+		<-n.done
+		n.cfg.Blobs = b
+		if err := n.start(n.store); err != nil {
+			f.t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(context.Background())
+		done := make(chan struct{})
+		go func() { defer close(done); _ = b.Run(ctx) }()
+		a.stops = append(a.stops, func() { cancel(); <-done })
+	}
+	return a
+}
+
+func (a *audio) stop() {
+	for _, s := range a.stops {
+		s()
+	}
+}
+
+// record leaves size bytes of noise at node i.
+func (a *audio) record(t *testing.T, i, size int) (site.BlobRef, []byte) {
+	t.Helper()
+	p := make([]byte, size)
+	_, _ = rand.NewChaCha8([32]byte{byte(size), byte(size >> 8), byte(i)}).Read(p)
+	r, err := a.stores[i].Create(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.Write(p); err != nil {
+		t.Fatal(err)
+	}
+	ref, _, err := r.Commit()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ref, p
+}
+
+func (a *audio) want(i int, wants ...Want) {
+	a.mu.Lock()
+	a.wants[i] = wants
+	a.mu.Unlock()
+	a.blobs[i].Poke()
+}
+
+func (a *audio) wait(t *testing.T, i int, ref site.BlobRef, limit time.Duration) {
+	t.Helper()
+	for end := time.Now().Add(limit); !a.stores[i].Has(ref); time.Sleep(50 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("recording did not arrive in %v (%d bytes did)", limit, a.stores[i].Partial(ref))
+		}
+	}
+}
+
+func (a *audio) same(t *testing.T, i int, ref site.BlobRef, want []byte) {
+	t.Helper()
+	r, err := a.stores[i].Open(ref)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	if got, err := io.ReadAll(r); err != nil || !bytes.Equal(got, want) {
+		t.Fatalf("%d bytes of %d, %v", len(got), len(want), err)
+	}
+}
+
+func TestRecordingsFollowTheirEntriesAndAreAcknowledged(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFleet(t, siteA, siteB, siteB)
+		defer f.stop()
+		a := f.audio()
+		defer a.stop()
+		ref, p := a.record(t, 0, 300_000)
+		empty, none := a.record(t, 0, 0)
+		// Node 1 believes that node 2 has it; node 2 does not, node 0 does.
+		a.want(1, Want{ref, []Peer{f.nodes[2].id, f.nodes[0].id}}, Want{empty, []Peer{f.nodes[0].id}})
+		a.wait(t, 1, ref, 10*time.Second)
+		a.wait(t, 1, empty, 10*time.Second)
+		a.same(t, 1, ref, p)
+		a.same(t, 1, empty, none)
+		time.Sleep(time.Second)
+		if by := a.blobs[0].Acked(ref); len(by) != 1 || by[0] != f.nodes[1].id {
+			t.Fatalf("acknowledged by %x", by)
+		}
+		time.Sleep(time.Minute)
+		before := f.bytes()
+		time.Sleep(24 * time.Hour)
+		if got := f.bytes() - before; got != 0 {
+			t.Fatalf("%d bytes in a day in which nothing was wanted", got)
+		}
+	})
+}
+
+func TestInterruptedFetchGoesOnWhereItStopped(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFleet(t, siteA, siteB)
+		defer f.stop()
+		a := f.audio()
+		defer a.stop()
+		f.net.Delay(20 * time.Millisecond)
+		a.mu.Lock()
+		a.rate = 20_000
+		a.mu.Unlock()
+		ref, p := a.record(t, 0, 400_000)
+		a.want(1, Want{ref, []Peer{f.nodes[0].id}})
+		time.Sleep(8 * time.Second)
+		got := a.stores[1].Partial(ref)
+		if got < 50_000 || got > 250_000 {
+			t.Fatalf("%d bytes in 8 s at 20 kB/s", got)
+		}
+		f.cut([]int{0}, []int{1})
+		time.Sleep(2 * time.Minute)
+		if a.stores[1].Has(ref) {
+			t.Fatal("it crossed the cut")
+		}
+		f.net.Heal()
+		_, before := f.links[0].Total()
+		a.wait(t, 1, ref, 5*time.Minute)
+		a.same(t, 1, ref, p)
+		if _, after := f.links[0].Total(); after-before > int64(len(p))-got+20_000 {
+			t.Fatalf("%d bytes were sent again for the %d missing", after-before, int64(len(p))-got)
+		}
+	})
+}
+
+func TestWhatSomebodyWaitsForComesFirst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFleet(t, siteA, siteB)
+		defer f.stop()
+		a := f.audio()
+		defer a.stop()
+		f.net.Delay(10 * time.Millisecond)
+		a.mu.Lock()
+		a.rate = 100_000
+		a.mu.Unlock()
+		var wants []Want
+		for i := range 5 {
+			ref, _ := a.record(t, 0, 100_000+i)
+			wants = append(wants, Want{ref, []Peer{f.nodes[0].id}})
+		}
+		a.want(1, wants...)
+		time.Sleep(100 * time.Millisecond)
+		a.blobs[1].Fetch(wants[4].Ref, wants[4].From)
+		for _, w := range wants {
+			a.wait(t, 1, w.Ref, time.Minute)
+		}
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		if at := slices.Index(a.arrived[1], wants[4].Ref); at != 1 { // after the one already on its way
+			t.Fatalf("it came as number %d", at+1)
+		}
+	})
+}
+
+func TestACallSlowsARecordingAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFleet(t, siteA, siteB)
+		defer f.stop()
+		a := f.audio()
+		defer a.stop()
+		a.mu.Lock()
+		a.rate = 4_000
+		a.mu.Unlock()
+		ref, _ := a.record(t, 0, 100_000)
+		a.want(1, Want{ref, []Peer{f.nodes[0].id}})
+		time.Sleep(10 * time.Second)
+		if got := a.stores[1].Partial(ref); got > 45_000 {
+			t.Fatalf("%d bytes in 10 s, the budget is 4 kB/s", got)
+		}
+		a.mu.Lock()
+		a.rate = 0
+		a.mu.Unlock()
+		a.wait(t, 1, ref, 5*time.Second)
+	})
+}
