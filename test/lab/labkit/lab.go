@@ -15,6 +15,7 @@ package labkit
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -105,6 +106,11 @@ func (l *Lab) Host(site, name string) *Host {
 	h.Must("ip", "addr", "add", addr.String()+"/24", "brd", "+", "dev", "eth0")
 	h.Must("ip", "link", "set", "eth0", "up")
 	h.Must("ip", "route", "add", "default", "via", fmt.Sprintf("10.77.%d.254", i+1))
+	// The cable is in when the router refuses us: ARP and the switch work.
+	l.Within(5*time.Second, name+" reaches its router", func() bool {
+		_, err := h.Dial("tcp", fmt.Sprintf("10.77.%d.254:9", i+1))
+		return errors.Is(err, unix.ECONNREFUSED)
+	})
 	return h
 }
 

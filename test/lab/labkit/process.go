@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -46,7 +47,7 @@ func (h *Host) StartIn(dir string, env []string, label, name string, args ...str
 		h.lab.T.Fatal(err)
 	}
 	p.cmd.Stdout, p.cmd.Stderr = w, w
-	if err := p.cmd.Start(); err != nil {
+	if err := start(p.cmd); err != nil {
 		h.lab.T.Fatalf("start %s on %s: %v", label, h.Name, err)
 	}
 	w.Close()
@@ -60,6 +61,26 @@ func (h *Host) StartIn(dir string, env []string, label, name string, args ...str
 		close(p.done)
 	}()
 	return p
+}
+
+// starter is a thread that starts programs and lives as long as the test: the
+// kernel ends a program with the very thread that started it (Pdeathsig), and
+// Go's other threads come and go with Host.Do.
+var starter = sync.OnceValue(func() chan<- func() {
+	work := make(chan func())
+	go func() { // ends with the test process
+		runtime.LockOSThread()
+		for f := range work {
+			f()
+		}
+	}()
+	return work
+})
+
+func start(c *exec.Cmd) error {
+	done := make(chan error)
+	starter() <- func() { done <- c.Start() }
+	return <-done
 }
 
 func (p *Process) read(r io.Reader) {
