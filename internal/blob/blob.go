@@ -53,7 +53,7 @@ type Options struct {
 	Dir     string
 	Reserve int64                                           // bytes kept free; below it nothing is recorded. Default 256 MiB
 	Free    func(dir string) (free, total int64, err error) // room on the medium
-	Random  io.Reader                                       // names of temporary files
+	Random  io.Reader                                       // names of temporary files; used by one goroutine at a time
 	Sync    time.Duration                                   // a recording is put on the medium this often; default 2 s
 	Now     func() time.Time                                // default time.Now
 	Log     *slog.Logger
@@ -63,6 +63,8 @@ type Options struct {
 // Store is a folder of blobs. It is safe for concurrent use.
 type Store struct {
 	opts Options
+
+	randomMu sync.Mutex // over a use of opts.Random
 
 	mu      sync.Mutex // guards what follows
 	have    map[site.BlobRef]int64

@@ -178,7 +178,10 @@ func (s *Store) Create(meta []byte) (*Recording, error) {
 		return nil, fmt.Errorf("begin recording: %w", err)
 	}
 	var id [10]byte
-	if _, err := io.ReadFull(s.opts.Random, id[:]); err != nil {
+	s.randomMu.Lock()
+	_, err := io.ReadFull(s.opts.Random, id[:])
+	s.randomMu.Unlock()
+	if err != nil {
 		return nil, fmt.Errorf("begin recording: %w", err)
 	}
 	base := filepath.Join(s.tmp(), hex.EncodeToString(id[:]))

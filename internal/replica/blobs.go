@@ -244,8 +244,9 @@ func (b *Blobs) plan(wg *sync.WaitGroup) {
 	now := b.cfg.Now()
 	b.mu.Lock()
 	b.front = slices.DeleteFunc(b.front, func(w Want) bool { return b.cfg.Store.Has(w.Ref) })
-	wants := append(slices.Clone(b.front), b.cfg.Wanted()...)
+	wants := slices.Clone(b.front)
 	b.mu.Unlock()
+	wants = append(wants, b.cfg.Wanted()...)
 	next := time.Time{}
 	later := func(t time.Time) {
 		if next.IsZero() || t.Before(next) {

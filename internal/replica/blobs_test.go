@@ -12,7 +12,10 @@ import (
 	"time"
 
 	"carrierclass.net/ccnode/internal/blob"
+	"carrierclass.net/ccnode/internal/disk/disktest"
 	"carrierclass.net/ccnode/internal/site"
+	"carrierclass.net/ccnode/mesh"
+	"carrierclass.net/ccnode/mesh/memnet"
 )
 
 // audio gives the nodes of a fleet their stores of recordings.
@@ -30,7 +33,7 @@ func (f *fleet) audio() *audio {
 	f.t.Helper()
 	a := &audio{wants: make([][]Want, len(f.nodes)), arrived: make([][]site.BlobRef, len(f.nodes))}
 	for i, n := range f.nodes {
-		s, err := blob.Open(blob.Options{Dir: f.t.TempDir(), Reserve: 1, Log: testLog(), Random: n.cfg.Random, Now: time.Now,
+		s, err := blob.Open(blob.Options{Dir: f.t.TempDir(), Reserve: 1, Log: testLog(), Random: rand.NewChaCha8([32]byte{byte(i)}), Now: time.Now,
 			Free: func(string) (int64, int64, error) { return 1 << 40, 1 << 40, nil }})
 		if err != nil {
 			f.t.Fatal(err)
@@ -222,5 +225,44 @@ func TestACallSlowsARecordingAtOnce(t *testing.T) {
 		a.rate = 0
 		a.mu.Unlock()
 		a.wait(t, 1, ref, 5*time.Second)
+	})
+}
+
+// FuzzFrame feeds frames of recordings from outside: nothing may panic, and
+// nothing that was not asked for may be stored.
+func FuzzFrame(f *testing.F) {
+	f.Add(byte(0), encode(wantFrame{make([]byte, 32), 0, 10}))
+	f.Add(byte(0), encode(wantFrame{make([]byte, 32), 1 << 62, 1 << 62}))
+	f.Add(byte(1), encode(partFrame{make([]byte, 32), -5, 7, []byte("x")}))
+	f.Add(byte(2), encode(refFrame{make([]byte, 32)}))
+	f.Add(byte(3), encode(refFrame{[]byte{1}}))
+	dir := f.TempDir()
+	s, err := blob.Open(blob.Options{Dir: dir, Reserve: 1, Log: testLog(), Random: rand.NewChaCha8([32]byte{}), Now: time.Now,
+		Free: func(string) (int64, int64, error) { return 1 << 40, 1 << 40, nil }})
+	if err != nil {
+		f.Fatal(err)
+	}
+	store, err := disktest.NewMedium(1).Open()
+	if err != nil {
+		f.Fatal(err)
+	}
+	m := memnet.New().Join(mesh.PeerID{1})
+	f.Cleanup(func() { m.Close() })
+	f.Fuzz(func(t *testing.T, kind byte, body []byte) {
+		b, err := NewBlobs(BlobConfig{Store: s, Disk: store, Mesh: m, Now: time.Now, Log: testLog(), Wanted: func() []Want { return nil }})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var wg sync.WaitGroup
+		// A transfer is under way, so that parts are looked at.
+		r, w := io.Pipe()
+		go func() { _, _ = io.Copy(io.Discard, r) }()
+		b.active[Peer{2}] = &transfer{peer: Peer{2}, chunk: firstChunk, asked: time.Now(), w: w}
+		b.event(t.Context(), &wg, blobEvent{kind: mesh.Received, peer: Peer{2}, body: append([]byte{frameBlob | kind&3}, body...)})
+		wg.Wait()
+		w.Close()
+		if len(s.List()) != 0 {
+			t.Fatal("something was stored")
+		}
 	})
 }

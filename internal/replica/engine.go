@@ -40,6 +40,7 @@ type Engine struct {
 
 	// owned by Run
 	chores     chores
+	hurt       bool        // the last load found changes missing
 	start      *disk.Batch // what the start could not write yet
 	unnumbered []numbered  // entries of the arrival index to be written
 	judgeHeld  bool        // trust moved: judge the held changes again

@@ -42,7 +42,7 @@ func (e *Engine) load() error {
 		return err
 	}
 	start := new(disk.Batch)
-	if err := e.identify(lost, start); err != nil {
+	if err := e.identify(lost || e.hurt, start); err != nil {
 		return err
 	}
 	for name, sc := range e.scopes {
@@ -116,6 +116,7 @@ func (e *Engine) reload() error {
 	e.x.cursors = map[cursorKey]*cursors{}
 	now := e.cfg.Now()
 	hurt := map[crdt.Scope]bool{}
+	e.hurt = false
 	err := e.cfg.Disk.View(func(r disk.Reader) error {
 		if b, err := r.Get(keyClock); err == nil {
 			var s crdt.Stamp
@@ -137,6 +138,7 @@ func (e *Engine) reload() error {
 	if err != nil {
 		return err
 	}
+	e.hurt = len(hurt) > 0
 	e.completeArrivals()
 	return nil
 }
@@ -252,7 +254,11 @@ func (e *Engine) readRest(r disk.Reader, hurt map[crdt.Scope]bool) error {
 	return errors.Join(
 		scan("e/", func(key, value []byte) error {
 			sc := e.scope(crdt.Scope(key[2:]))
-			return cbor.Unmarshal(value, &sc.epochs)
+			if err := cbor.Unmarshal(value, &sc.epochs); err != nil {
+				return err
+			}
+			sc.noted = len(sc.epochs) > 0 && sc.epochs[len(sc.epochs)-1].ID == e.x.epoch
+			return nil
 		}),
 		scan("p/", func(key, value []byte) error {
 			peer, name, ok := parsePeer(key)

@@ -32,6 +32,9 @@ var (
 	ErrStopped = errors.New("the replica engine has stopped")
 	// ErrPurged: the record was removed for good; nothing can be written to it.
 	ErrPurged = errors.New("the record was purged")
+	// ErrForbidden: this node's grant does not allow the write; others would
+	// refuse it and the link it comes over.
+	ErrForbidden = errors.New("this node may not write that")
 	// ErrUnknownChange: there is no change with that id among the held ones.
 	ErrUnknownChange = errors.New("no such held change")
 )
@@ -91,8 +94,9 @@ type Gate interface {
 	// Key returns the Ed25519 key of the node that signed c, if its grant is
 	// known; if not, c is held.
 	Key(c *crdt.Change) (pub []byte, ok bool)
-	// Admit judges a change whose signature is good. It must be a function of
-	// the change and of the grants in v.
+	// Admit judges a change whose signature is good, and what this node itself
+	// is about to write. It must be a function of the change and of the grants
+	// in v.
 	Admit(c *crdt.Change, v View) Verdict
 }
 
@@ -122,7 +126,7 @@ type Config struct {
 	Mesh mesh.Mesh
 
 	Now    func() time.Time
-	Random io.Reader
+	Random io.Reader // used by one goroutine at a time
 	Log    *slog.Logger
 
 	// Synced says whether the wall clock is NTP-synchronous. Nil: never.

@@ -92,6 +92,9 @@ func (t *turn) make(m *Mutation) (*crdt.Change, error) {
 	if err := crdt.Seal(c, e.cfg.Fleet, e.cfg.Sign); err != nil {
 		return nil, fmt.Errorf("make a change of %d writes: %w", len(c.Writes), err)
 	}
+	if v := e.cfg.Gate.Admit(c, view{e}); v.Outcome == Refuse {
+		return nil, fmt.Errorf("%w: %s", ErrForbidden, v.Reason)
+	}
 	t.last = k.last
 	return c, nil
 }
