@@ -170,16 +170,16 @@ func (e *Edge) readStream(f *Flow) {
 		framer.Write(buf[:n])
 		for {
 			fr := framer.Next()
+			if (fr.Ping || fr.Raw != nil) && !mesh && !e.gate.pass(f.Remote.Addr(), fr.Raw, e.cfg.Now()) {
+				e.cfg.Count("over rate")
+				s.close(errors.New("too many messages"))
+				return
+			}
 			if fr.Ping {
 				s.write([]byte("\r\n"))
 				continue
 			}
 			if fr.Raw != nil {
-				if !mesh && !e.gate.pass(f.Remote.Addr(), fr.Raw, time.Now()) {
-					e.cfg.Count("over rate")
-					s.close(errors.New("too many messages"))
-					return
-				}
 				if !e.receive(fr.Raw, f) {
 					fr.Broken = true
 				}

@@ -11,15 +11,15 @@ import (
 type Framer struct {
 	Max int // octets in one message, head and body; must be set
 
-	buf    []byte // from the beginning of the message not yet returned
+	buf    []byte // what was written; before start it is spent
+	start  int    // of the message not yet returned
 	seen   int    // no end of headers starts before this index
-	used   int    // octets to drop at the next call
 	broken bool
 }
 
 // A Frame is what Next found.
 type Frame struct {
-	Raw  []byte // one message, valid until the next call; nil if none
+	Raw  []byte // one message, valid until the next Write; nil if none
 	Ping bool   // CRLF CRLF between messages: answer CRLF (RFC 5626 §4.4.1)
 
 	// Broken: nothing after this can be understood, because the length of a
@@ -30,26 +30,21 @@ type Frame struct {
 
 // Write takes what was read from the stream. It never fails.
 func (f *Framer) Write(b []byte) (int, error) {
-	f.compact()
-	f.buf = append(f.buf, b...)
-	return len(b), nil
-}
-
-func (f *Framer) compact() {
-	if f.used > 0 {
-		n := copy(f.buf, f.buf[f.used:])
-		f.buf = f.buf[:n]
-		f.used = 0
+	if f.start > 0 {
+		n := copy(f.buf, f.buf[f.start:])
+		f.buf, f.seen, f.start = f.buf[:n], max(0, f.seen-f.start), 0
 		if n == 0 && cap(f.buf) > 8192 {
 			f.buf = nil // idle connections hold no large buffer
 		}
 	}
+	f.buf = append(f.buf, b...)
+	return len(b), nil
 }
 
 // Partial says whether a message has begun and not ended. A lone CR or CRLF is
 // no beginning.
 func (f *Framer) Partial() bool {
-	return len(bytes.TrimLeft(f.buf[f.used:], "\r\n")) > 0
+	return len(bytes.TrimLeft(f.buf[f.start:], "\r\n")) > 0
 }
 
 // Next returns the next whole message or ping. The zero Frame means: read more.
@@ -57,21 +52,20 @@ func (f *Framer) Next() Frame {
 	if f.broken {
 		return Frame{Broken: true}
 	}
-	f.compact()
+	b := f.buf[f.start:]
 	// RFC 3261 §7.5: CRLF before a start-line is ignored. Two of them with
 	// nothing in between are a ping; one alone may be the first half of one.
-	if len(f.buf) >= 4 && string(f.buf[:4]) == "\r\n\r\n" {
-		f.used = 4
+	if len(b) >= 4 && string(b[:4]) == "\r\n\r\n" {
+		f.start += 4
 		return Frame{Ping: true}
 	}
-	skip := 0
-	if len(f.buf) >= 2 && string(f.buf[:2]) == "\r\n" {
-		if len(f.buf) == 2 || len(f.buf) == 3 && f.buf[2] == '\r' {
+	if len(b) >= 2 && string(b[:2]) == "\r\n" {
+		if len(b) == 2 || len(b) == 3 && b[2] == '\r' {
 			return Frame{}
 		}
-		skip = 2
+		f.start += 2
+		b = b[2:]
 	}
-	b := f.buf[skip:]
 	if len(b) == 0 || len(b) == 1 && b[0] == '\r' {
 		return Frame{}
 	}
@@ -79,20 +73,18 @@ func (f *Framer) Next() Frame {
 		f.broken = true
 		return Frame{Broken: true}
 	}
-	if f.seen < skip {
-		f.seen = skip
-	}
-	i := bytes.Index(f.buf[f.seen:], []byte("\r\n\r\n"))
+	from := max(0, f.seen-f.start)
+	i := bytes.Index(b[from:], []byte("\r\n\r\n"))
 	if i < 0 {
-		f.seen = max(skip, len(f.buf)-3)
+		f.seen = f.start + max(0, len(b)-3)
 		if len(b) > f.Max {
 			f.broken = true
 			return Frame{Raw: b, Broken: true}
 		}
 		return Frame{}
 	}
-	head := f.buf[skip : f.seen+i+4]
-	f.seen += i
+	f.seen = f.start + from + i
+	head := b[:from+i+4]
 	n, ok := contentLength(head)
 	if !ok || len(head)+n > f.Max {
 		f.broken = true
@@ -101,7 +93,7 @@ func (f *Framer) Next() Frame {
 	if len(b) < len(head)+n {
 		return Frame{}
 	}
-	f.used, f.seen = skip+len(head)+n, 0
+	f.start += len(head) + n
 	return Frame{Raw: b[:len(head)+n]}
 }
 
