@@ -616,6 +616,24 @@ func TestBrokenConnectionIsNoticedAtOnce(t *testing.T) {
 	})
 }
 
+func TestCallerWhoseConnectionBreaksHasCancelled(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		gone := make(chan string, 1)
+		_, a, b := ends(t, func(s *transaction.ServerTx) {
+			s.Respond(s.Response(180, ""))
+			<-s.Cancelled()
+			gone <- s.CancelReason()
+			s.Respond(s.Response(487, ""))
+		})
+		defer b.stop()
+		<-a.l.Request(t.Context(), request(sip.INVITE, "10.0.0.2"), tcp(b)).Responses()
+		a.stop()
+		if got := <-gone; !strings.Contains(got, "Connection lost") {
+			t.Errorf("reason %q", got)
+		}
+	})
+}
+
 func TestLargeRequestPrefersTCP(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		over := make(chan site.Transport, 1)

@@ -303,11 +303,15 @@ func (l *Layer) HandleResponse(res *sip.Response, f *edge.Flow) {
 }
 
 // FlowClosed implements edge.FlowHandler: transactions that wait for an answer
-// on f will get none.
+// on f will get none, and callers who waited for ours have gone.
 func (l *Layer) FlowClosed(f *edge.Flow) {
 	for i := range l.shards {
-		for _, c := range l.shards[i].onFlow(f) {
+		clients, servers := l.shards[i].onFlow(f)
+		for _, c := range clients {
 			c.fail(fmt.Errorf("%w: %s closed", ErrTransport, f))
+		}
+		for _, s := range servers {
+			s.cancel(`SIP;cause=503;text="Connection lost"`)
 		}
 	}
 }

@@ -74,7 +74,8 @@ func (s *server) Tag() string { return s.tag }
 
 // Cancelled is closed when the other end cancelled an INVITE that had no final
 // response yet. The CANCEL is answered already; the INVITE is answered by its
-// user, with 487, or with the 200 that was on its way.
+// user, with 487, or with the 200 that was on its way. A caller whose
+// connection broke counts as one that cancelled.
 func (s *server) Cancelled() <-chan struct{} { return s.cancelled }
 
 // CancelReason is the Reason header of the CANCEL (RFC 3326), "" if it had none.

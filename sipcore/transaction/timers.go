@@ -130,13 +130,19 @@ func (s *shard) dropClient(c *client) {
 	}
 }
 
-// onFlow lists the client transactions that wait on f.
-func (s *shard) onFlow(f *edge.Flow) (out []*client) {
+// onFlow lists the client transactions that wait on f, and the INVITEs that
+// came by it.
+func (s *shard) onFlow(f *edge.Flow) (clients []*client, servers []*server) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, c := range s.clients {
 		if c.dest.Flow == f {
-			out = append(out, c)
+			clients = append(clients, c)
+		}
+	}
+	for _, t := range s.servers {
+		if t.invite && t.dest.Flow == f {
+			servers = append(servers, t)
 		}
 	}
 	return
