@@ -258,7 +258,8 @@ func (e *Edge) close() {
 var errClosed = errors.New("SIP edge closed")
 
 // Tag makes the To tag of a stateless response: the same for every
-// retransmission of a request (RFC 3261 §8.2.7).
+// retransmission of a request (RFC 3261 §8.2.7), and for the ACK that repeats
+// an INVITE's branch.
 func (e *Edge) Tag(req *sip.Request) string {
 	m := e.macs.Get().(hash.Hash)
 	defer e.macs.Put(m)
@@ -270,7 +271,11 @@ func (e *Edge) Tag(req *sip.Request) string {
 	if c := req.CSeq(); c != nil {
 		binary.BigEndian.PutUint32(num[1:], c.SeqNo)
 		m.Write(num[:])
-		io.WriteString(m, string(c.MethodName))
+		if c.MethodName == sip.ACK {
+			io.WriteString(m, string(sip.INVITE))
+		} else {
+			io.WriteString(m, string(c.MethodName))
+		}
 	}
 	if c := req.CallID(); c != nil {
 		m.Write(num[:1])

@@ -689,3 +689,30 @@ func TestUsersThatNeverAnswerLeaveNothing(t *testing.T) {
 		}
 	})
 }
+
+// TestChallengesLeaveNothing, though the network loses a fifth, and their ACKs
+// do not reach the user.
+func TestChallengesLeaveNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n, a, b := ends(t, func(s *transaction.ServerTx) {
+			if err := s.Respond(s.Response(407, "")); err != nil {
+				t.Error(err)
+			}
+			if err := s.Respond(s.Response(500, "")); !errors.Is(err, transaction.ErrDone) {
+				t.Error(err)
+			}
+		})
+		defer a.stop()
+		defer b.stop()
+		n.Fate = edgetest.Random(1, 0.2, 0)
+		for range 50 {
+			if got := fmt.Sprint(statuses(a.l.Request(t.Context(), request(sip.INVITE, "10.0.0.2"), udp(b)))); got != "[407]" {
+				t.Errorf("got %s", got)
+			}
+			synctest.Wait()
+			if s, _ := b.l.Open(); s != 0 || b.ackCount() != 0 {
+				t.Fatalf("%d transactions kept, %d ACKs with the user", s, b.ackCount())
+			}
+		}
+	})
+}

@@ -4,7 +4,8 @@
 // ServerTx for each new request and one ClientTx for each it sends.
 //
 // Its laws: nothing a user does or fails to do holds up another transaction;
-// what is kept after a final response is the response's bytes, not the request;
+// what is kept after a final response is the response's bytes, not the request,
+// and after a challenge (401, 407) nothing, so that a flood costs no memory;
 // a CANCEL, ACK or response counts only when it comes from where the
 // transaction's other end is.
 //
@@ -178,6 +179,9 @@ func (l *Layer) HandleRequest(req *sip.Request, f *edge.Flow, _ []byte) {
 	s := sh.server(k)
 	switch {
 	case req.Method == sip.ACK:
+		if tag, _ := req.To().Params.Get("tag"); s == nil && tag == l.edge.Tag(req) {
+			return // of a challenge, which left nothing here
+		}
 		if s == nil || s.ack() {
 			l.handle(req, f, func() { l.cfg.OnAck(req, f) })
 		}

@@ -104,7 +104,7 @@ func (s *server) start(tx *ServerTx) {
 	s.plan()
 }
 
-// Respond sends res. It returns ErrDone when a final response was sent before
+// Respond sends res. After 401 and 407 nothing is kept. It returns ErrDone when a final response was sent before
 // (except further 2xx to an INVITE, which are the user's to repeat), or the
 // transaction is forgotten.
 func (t *ServerTx) Respond(res *sip.Response) error {
@@ -137,6 +137,14 @@ func (s *server) respond(res *sip.Response, b []byte) error {
 	s.user = nil
 	s.end = now.Add(64 * T1)
 	switch {
+	case res.StatusCode == 401 || res.StatusCode == 407:
+		// As a stateless UAS (RFC 3261 §8.2.7): if it is lost the request
+		// comes again, and gets another challenge.
+		s.state = terminated
+		s.shard.dropServer(s)
+		s.settle()
+		close(s.done)
+		return nil
 	case s.invite && res.IsSuccess(): // timer L
 		// RFC 6026 §8.7: retransmitted INVITEs are absorbed without an answer.
 		s.state, s.last = accepted, nil
