@@ -1,0 +1,64 @@
+# make            what there is
+# make test       install what the tests need (as root), build, vet, test: what CI does
+# make test-long  the same with the long windows and loops
+# make check      quick: format, vet, door rules, ten seconds of each fuzz target
+# make build      static binaries for linux/amd64 and linux/arm64, at most 60 MB each
+# make bench      processor time beside Kamailio's, then Go's benchmarks
+
+export CGO_ENABLED = 0
+export GOFLAGS ?= -mod=readonly
+export PATH := $(PATH):/usr/local/go/bin:/usr/sbin:/sbin
+
+VERSION := $(shell git describe --always --dirty 2>/dev/null || echo unknown)
+LDFLAGS := -s -w -X main.version=$(VERSION)
+MAX_BYTES := 60000000
+FUZZTIME ?= 10s
+
+.PHONY: help test test-long check build bench fuzz deps
+help:
+	@sed -n 's/^# //p' Makefile
+
+deps:
+	@sh test/deps.sh
+
+bin/ccnode: FORCE
+	go build -trimpath -ldflags '$(LDFLAGS)' -o $@ ./cmd/ccnode
+FORCE:
+
+# The labs come last and alone: they measure times. -count=1, because a lab's
+# result depends on more than Go's cache knows.
+LABS := ./test/lab/... ./test/bench/...
+REST = $(shell go list ./... | grep -Ev '/test/(lab|bench)(/|$$)')
+
+test: deps bin/ccnode
+	go vet ./...
+	@echo "go test (all but the labs)"; status=0; \
+	go test -count=1 -p 2 -timeout 15m $(REST) || status=1; \
+	CCNODE_BIN=$(CURDIR)/bin/ccnode go test -count=1 -p 1 -timeout 20m $(LABS) || status=1; \
+	exit $$status
+
+test-long: deps bin/ccnode
+	go vet ./...
+	CCNODE_LONG=1 CCNODE_BIN=$(CURDIR)/bin/ccnode go test -count=1 -p 1 -timeout 4h ./...
+
+check:
+	@test -z "$$(gofmt -l .)" || { gofmt -l .; echo "run gofmt -w on these"; exit 1; }
+	go vet ./...
+	go test ./test/archtest
+	@sh test/fuzz.sh $(FUZZTIME)
+
+fuzz:
+	@sh test/fuzz.sh $(FUZZTIME)
+
+build:
+	@for arch in amd64 arm64; do \
+		out=bin/ccnode-linux-$$arch; \
+		GOOS=linux GOARCH=$$arch go build -trimpath -ldflags '$(LDFLAGS)' -o $$out ./cmd/ccnode || exit 1; \
+		size=$$(stat -c %s $$out); \
+		echo "$$out $$size bytes"; \
+		test $$size -le $(MAX_BYTES) || { echo "$$out is over $(MAX_BYTES) bytes"; exit 1; }; \
+	done
+
+bench: deps bin/ccnode
+	CCNODE_LONG=1 CCNODE_BIN=$(CURDIR)/bin/ccnode go test -count=1 -v -timeout 60m -run 'TestPeers' ./test/bench
+	go test -run '^$$' -bench . -benchtime 1s -p 1 ./...
