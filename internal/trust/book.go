@@ -112,6 +112,16 @@ func (b *Book) Member(n site.NodeID) (*Grant, error) {
 	return b.member(n)
 }
 
+// Ever returns a grant that a node had, member or not; nil for strangers.
+func (b *Book) Ever(n site.NodeID) *Grant {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	if gs := b.nodes[n]; len(gs) > 0 {
+		return gs[len(gs)-1]
+	}
+	return nil
+}
+
 // MemberKey is Member for the key that a link's handshake proved.
 func (b *Book) MemberKey(pub ed25519.PublicKey) (*Grant, error) { return b.Member(NodeID(pub)) }
 

@@ -1,0 +1,157 @@
+package state
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+
+	"carrierclass.net/ccnode/crdt"
+	"carrierclass.net/ccnode/internal/site"
+	"carrierclass.net/ccnode/internal/trust"
+)
+
+// An Entry is what the whole fleet knows of a user: derived from the record at
+// its home.
+type Entry struct {
+	User        site.RecordID
+	Number      string // <code><extension>
+	Name        string
+	Home        site.ID
+	E164        string
+	Written     crdt.Stamp // of the number; of a clash the older one is meant
+	Disabled    bool
+	NoVoicemail bool
+}
+
+type wireEntry struct {
+	Number      string `cbor:"1,keyasint"`
+	Name        string `cbor:"2,keyasint,omitempty"`
+	Home        []byte `cbor:"3,keyasint"`
+	E164        string `cbor:"4,keyasint,omitempty"`
+	Written     uint64 `cbor:"5,keyasint"`
+	Disabled    bool   `cbor:"6,keyasint,omitempty"`
+	NoVoicemail bool   `cbor:"7,keyasint,omitempty"`
+}
+
+func readEntry(r reader) (*Entry, bool) {
+	var w wireEntry
+	b := r.bytes(dirEntry)
+	if len(b) == 0 || len(r.rec) != trust.PrefixSize+len(site.RecordID{}) || !unmarshal(b, &w) || len(w.Home) != len(site.ID{}) ||
+		string(w.Home[:trust.PrefixSize]) != r.rec[:trust.PrefixSize] || w.Number == "" {
+		return nil, false
+	}
+	return &Entry{User: site.RecordID([]byte(r.rec[trust.PrefixSize:])), Number: w.Number, Name: w.Name, Home: site.ID(w.Home), E164: w.E164,
+		Written: crdt.Stamp(w.Written), Disabled: w.Disabled, NoVoicemail: w.NoVoicemail}, true
+}
+
+func (e *Entry) names() []string {
+	if e.E164 != "" {
+		return []string{e.Number, e.E164}
+	}
+	return []string{e.Number}
+}
+
+// entryOf is the directory's value for a user record of ours: empty for one
+// that nobody can call.
+func entryOf(home site.ID, r reader) []byte {
+	number, ok := r.latest(userNumber)
+	if !ok || r.anyTrue(userDeleted) || r.final() {
+		return nil
+	}
+	return marshal(wireEntry{Number: string(number.Value), Name: r.text(userName), Home: home[:], E164: r.text(userE164),
+		Written: uint64(number.Stamp), Disabled: r.anyTrue(userDisabled), NoVoicemail: r.truth(userNoMail)})
+}
+
+// Lookup finds entries by full number or E.164, the older number write first.
+// More than one is a clash; at a home of one of them that one is meant.
+func (s *State) Lookup(number string) []Entry {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	list := s.ix.numbers[number]
+	if len(list) == 0 {
+		return nil
+	}
+	out := make([]Entry, len(list))
+	for i, e := range list {
+		out[i] = *e
+	}
+	return out
+}
+
+// Entry is the directory's line of a user.
+func (s *State) Entry(user site.RecordID) (Entry, bool) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if e := s.ix.byUser[user]; e != nil {
+		return *e, true
+	}
+	return Entry{}, false
+}
+
+// Entries counts the directory; Directory lists it, in no order.
+func (s *State) Entries() int {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return len(s.ix.entries)
+}
+
+func (s *State) Directory() []Entry {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	out := make([]Entry, 0, len(s.ix.entries))
+	for _, e := range s.ix.entries {
+		out = append(out, *e)
+	}
+	return out
+}
+
+// Pick returns the entry that a number means at this site: ours if we are a
+// home of one, else the older number write.
+func (s *State) Pick(number string) (Entry, bool) {
+	list := s.Lookup(number)
+	for _, e := range list {
+		if e.Home == s.cfg.Site {
+			return e, true
+		}
+	}
+	if len(list) == 0 {
+		return Entry{}, false
+	}
+	return list[0], true
+}
+
+// syncDirectory derives the directory entries of own users again and writes
+// those that differ: after a change of the record, after a merge of two sides'
+// changes, and after a power cut between the two writes.
+func (s *State) syncDirectory(ctx context.Context, by string, users ...site.RecordID) (n int, err error) {
+	ref, _ := byRef(by)
+	m := Mutation{Scope: crdt.Fleet, By: ref}
+	s.cfg.Engine.View(func(v View) {
+		own, fleet := v.Set(s.scope), v.Set(crdt.Fleet)
+		for _, u := range users {
+			want := entryOf(s.cfg.Site, reader{own, TableUser, string(u[:])})
+			r := reader{fleet, TableDirectory, trust.SiteRecord(s.cfg.Site, u)}
+			if bytes.Equal(want, r.bytes(dirEntry)) || r.final() {
+				continue
+			}
+			m.Writes = append(m.Writes, crdt.Write{Table: TableDirectory, Record: r.rec, Field: dirEntry, Value: want})
+		}
+	})
+	for len(m.Writes) > 0 {
+		part := m
+		part.Writes = m.Writes[:min(len(m.Writes), crdt.MaxWrites)]
+		size := 0
+		for i, w := range part.Writes {
+			if size += len(w.Value) + 80; size > crdt.MaxChange-400 {
+				part.Writes = part.Writes[:i]
+				break
+			}
+		}
+		if _, err := s.commit(ctx, part); err != nil {
+			return n, fmt.Errorf("write %d directory entries: %w", len(m.Writes), err)
+		}
+		n += len(part.Writes)
+		m.Writes = m.Writes[len(part.Writes):]
+	}
+	return n, nil
+}

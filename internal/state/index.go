@@ -1,0 +1,185 @@
+package state
+
+import (
+	"bytes"
+	"cmp"
+	"slices"
+	"strings"
+
+	"carrierclass.net/ccnode/crdt"
+	"carrierclass.net/ccnode/internal/site"
+)
+
+// index is what calls look up, guarded by State.mu. What its pointers point at
+// never changes; a merge replaces it.
+type index struct {
+	fleetName, domain string
+
+	sites  map[site.ID]*Site
+	codes  map[string]*Site
+	nodes  map[site.NodeID]*Node
+	places map[site.FeatureName]site.Placement
+
+	entries map[string]*Entry   // by directory record
+	numbers map[string][]*Entry // number, E.164 → all who claim it
+	byUser  map[site.RecordID]*Entry
+
+	users    map[site.RecordID]*User // of the own site, deleted ones too
+	devices  map[site.RecordID]*device
+	phones   map[site.RecordID][]site.RecordID // user → devices
+	messages map[site.RecordID]*site.Message
+	boxes    map[site.RecordID]map[site.RecordID]*site.Message
+
+	torn map[crdt.Cell]struct{} // cells with versions of different value
+}
+
+func newIndex() index {
+	return index{sites: map[site.ID]*Site{}, codes: map[string]*Site{}, nodes: map[site.NodeID]*Node{}, places: map[site.FeatureName]site.Placement{},
+		entries: map[string]*Entry{}, numbers: map[string][]*Entry{}, byUser: map[site.RecordID]*Entry{},
+		users: map[site.RecordID]*User{}, devices: map[site.RecordID]*device{}, phones: map[site.RecordID][]site.RecordID{},
+		messages: map[site.RecordID]*site.Message{}, boxes: map[site.RecordID]map[site.RecordID]*site.Message{}, torn: map[crdt.Cell]struct{}{}}
+}
+
+// load reads everything. The caller holds fill; s.mu is taken inside, which is
+// safe because nobody calls the engine with it held.
+func (s *State) load(v View) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, scope := range []crdt.Scope{crdt.Fleet, s.scope} {
+		set := v.Set(scope)
+		for t := range schema {
+			for _, rec := range set.Records(t) {
+				s.index(v, scope, t, rec)
+				for _, f := range set.Fields(t, rec) {
+					s.tear(set, crdt.Cell{Scope: scope, Table: t, Record: rec, Field: f})
+				}
+			}
+		}
+	}
+	s.openKeys(v)
+}
+
+// refresh reads the records of the cells again, whatever they say now: so it
+// does not matter in which order news arrives.
+func (s *State) refresh(scope crdt.Scope, cells []crdt.Cell) {
+	if scope != crdt.Fleet && scope != s.scope {
+		return
+	}
+	type record struct {
+		table uint16
+		rec   string
+	}
+	seen := map[record]bool{}
+	var lamps map[site.RecordID]bool
+	s.fill.Lock()
+	s.cfg.Engine.View(func(v View) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		set := v.Set(scope)
+		keys := false
+		for _, c := range cells {
+			if c.Field != "" {
+				s.tear(set, crdt.Cell{Scope: scope, Table: c.Table, Record: c.Record, Field: c.Field})
+			}
+			if r := (record{c.Table, c.Record}); !seen[r] {
+				seen[r] = true
+				if m, ok := s.index(v, scope, c.Table, c.Record); ok {
+					if lamps == nil {
+						lamps = map[site.RecordID]bool{}
+					}
+					lamps[m] = true
+				}
+			}
+			keys = keys || c.Table == TableWrap || c.Table == TableKey
+		}
+		if keys && scope == s.scope {
+			s.openKeys(v)
+		}
+	})
+	s.fill.Unlock()
+	s.mu.RLock()
+	subs := s.subs
+	s.mu.RUnlock()
+	for m := range lamps {
+		for _, fn := range subs {
+			fn(m)
+		}
+	}
+}
+
+// tear notes whether a cell has versions that say different things.
+func (s *State) tear(set *crdt.Set, c crdt.Cell) {
+	if _, f := fieldOf(c); f.policy != Derived {
+		if vs := set.Versions(c); len(vs) > 1 && slices.ContainsFunc(vs, func(v crdt.Version) bool { return !sameValue(f, v.Value, vs[0].Value) }) {
+			s.ix.torn[c] = struct{}{}
+			return
+		}
+	}
+	delete(s.ix.torn, c)
+}
+
+// sameValue: two truths are one even if one of them says more (what a delete saw).
+func sameValue(f field, a, b []byte) bool {
+	if f.policy == True {
+		return isTrue(a) == isTrue(b)
+	}
+	return bytes.Equal(a, b)
+}
+
+// index reads one record. It returns the mailbox whose lamp may have changed.
+func (s *State) index(v View, scope crdt.Scope, t uint16, rec string) (mailbox site.RecordID, lamp bool) {
+	r := reader{v.Set(scope), t, rec}
+	if scope == crdt.Fleet {
+		switch t {
+		case TableFleet:
+			s.ix.fleetName, s.ix.domain = r.text(fleetName), strings.ToLower(r.text(fleetDomain))
+		case TablePlacement:
+			s.ix.places[site.FeatureName(r.text(placeName))] = site.Placement{Kind: site.PlacementKind(r.number(placeKind)), URI: r.text(placeURI)}
+		case TableSite:
+			s.indexSite(r)
+		case TableNode:
+			s.indexNode(r)
+		case TableDirectory:
+			s.indexEntry(r)
+		}
+		return mailbox, false
+	}
+	if len(rec) != len(site.RecordID{}) {
+		return mailbox, false
+	}
+	switch id := site.RecordID([]byte(rec)); t {
+	case TableUser:
+		s.indexUser(r, id)
+	case TableDevice:
+		s.indexDevice(r, id)
+	case TableMessage:
+		return s.indexMessage(r, id)
+	}
+	return mailbox, false
+}
+
+func (s *State) indexEntry(r reader) {
+	if old := s.ix.entries[r.rec]; old != nil {
+		delete(s.ix.entries, r.rec)
+		delete(s.ix.byUser, old.User)
+		for _, n := range old.names() {
+			s.ix.numbers[n] = slices.DeleteFunc(slices.Clone(s.ix.numbers[n]), func(e *Entry) bool { return e == old })
+			if len(s.ix.numbers[n]) == 0 {
+				delete(s.ix.numbers, n)
+			}
+		}
+	}
+	e, ok := readEntry(r)
+	if !ok {
+		return
+	}
+	s.ix.entries[r.rec] = e
+	s.ix.byUser[e.User] = e
+	for _, n := range e.names() {
+		list := append(slices.Clone(s.ix.numbers[n]), e)
+		slices.SortFunc(list, func(a, b *Entry) int {
+			return cmp.Or(cmp.Compare(a.Written, b.Written), bytes.Compare(a.User[:], b.User[:]))
+		})
+		s.ix.numbers[n] = list
+	}
+}

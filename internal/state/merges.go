@@ -1,0 +1,463 @@
+package state
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/hex"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"carrierclass.net/ccnode/crdt"
+	"carrierclass.net/ccnode/internal/site"
+)
+
+// Kinds of merges.
+const (
+	MergeEdit    = "edit"    // one field, changed on two sides
+	MergeDelete  = "delete"  // a record deleted by somebody who had not seen an edit
+	MergeNumber  = "number"  // two users with one number
+	MergeRemoved = "removed" // changes by a node after its removal elsewhere
+)
+
+// A Merge is one thing that two sides changed without seeing each other. Nothing
+// is lost: one side is in force, the others can be taken.
+type Merge struct {
+	ID      string
+	Kind    string
+	Record  string // in words: "user 0001201 Ana"
+	User    site.RecordID
+	Field   string
+	InForce string
+	Sides   []Side // newest first
+	Closed  bool   // from this node's history
+	At      time.Time
+}
+
+// A Side is one version.
+type Side struct {
+	Version string // names it for Keep
+	Value   string // secrets: only that it was changed
+	By      string
+	Node    site.NodeID
+	Site    site.ID
+	At      time.Time
+	InForce bool
+}
+
+const (
+	shownSecret  = "(changed; not shown)"
+	shownDeleted = "deleted"
+	shownEmpty   = "(none)"
+)
+
+func versionID(d crdt.Dot) string {
+	return strconv.FormatUint(uint64(d.Actor), 36) + "-" + strconv.FormatUint(uint64(d.Stamp), 36)
+}
+
+type wireCell struct {
+	_      struct{} `cbor:",toarray"`
+	Kind   string
+	Scope  []byte
+	Table  uint16
+	Record []byte
+	Field  []byte
+}
+
+func mergeID(kind string, c crdt.Cell) string {
+	return base64.RawURLEncoding.EncodeToString(marshal(wireCell{Kind: kind, Scope: []byte(c.Scope), Table: c.Table, Record: []byte(c.Record), Field: []byte(c.Field)}))
+}
+
+func parseMergeID(id string) (kind string, c crdt.Cell, err error) {
+	b, err := base64.RawURLEncoding.DecodeString(id)
+	var w wireCell
+	if err != nil || len(id) > 512 || !unmarshal(b, &w) {
+		return "", c, fmt.Errorf("merge %.20q: %w", id, ErrNotFound)
+	}
+	return w.Kind, crdt.Cell{Scope: crdt.Scope(w.Scope), Table: w.Table, Record: string(w.Record), Field: string(w.Field)}, nil
+}
+
+// Merges lists what is open, newest first; with closed, also what this node's
+// history remembers of settled ones.
+func (s *State) Merges(closed bool) (out []Merge, err error) {
+	s.mu.RLock()
+	torn := make([]crdt.Cell, 0, len(s.ix.torn))
+	for c := range s.ix.torn {
+		torn = append(torn, c)
+	}
+	deleted := make([]*User, 0)
+	for _, u := range s.ix.users {
+		if u.Deleted {
+			deleted = append(deleted, u)
+		}
+	}
+	s.mu.RUnlock()
+	s.cfg.Engine.View(func(v View) {
+		for _, c := range torn {
+			if m, ok := s.edit(v, c); ok {
+				out = append(out, m)
+			}
+		}
+		for _, u := range deleted {
+			if m, ok := s.unseenEdits(v, u); ok {
+				out = append(out, m)
+			}
+		}
+		out = append(out, s.removed(v)...)
+	})
+	out = append(out, s.clashes()...)
+	if closed && s.cfg.History != nil {
+		past, err := s.settled()
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, past...)
+	}
+	slices.SortFunc(out, func(a, b Merge) int {
+		if d := b.At.Compare(a.At); d != 0 {
+			return d
+		}
+		return strings.Compare(a.ID, b.ID)
+	})
+	return out, nil
+}
+
+// OpenMerges counts what Merges would list, without the removed nodes' changes:
+// cheap enough for every status.
+func (s *State) OpenMerges() int {
+	s.mu.RLock()
+	n := len(s.ix.torn)
+	for _, list := range s.ix.numbers {
+		if len(list) > 1 {
+			n++
+		}
+	}
+	var deleted []*User
+	for _, u := range s.ix.users {
+		if u.Deleted {
+			deleted = append(deleted, u)
+		}
+	}
+	s.mu.RUnlock()
+	if len(deleted) > 0 {
+		s.cfg.Engine.View(func(v View) {
+			for _, u := range deleted {
+				if _, ok := s.unseenEdits(v, u); ok {
+					n++
+				}
+			}
+		})
+	}
+	return n
+}
+
+// side describes a version in words.
+func (s *State) side(v View, c crdt.Cell, x crdt.Version) Side {
+	_, f := fieldOf(c)
+	out := Side{Version: versionID(x.Dot), Value: words(f, c, x.Value), By: s.personOf(v, x.By), Node: site.NodeID(x.Node), At: time.UnixMilli(x.Stamp.Millis())}
+	out.Site = s.siteOf(out.Node)
+	return out
+}
+
+// siteOf is the site of a node, whether it is still a member or not.
+func (s *State) siteOf(n site.NodeID) site.ID {
+	if g := s.cfg.Book.Ever(n); g != nil {
+		return g.Site
+	}
+	return site.ID{}
+}
+
+func words(f field, c crdt.Cell, value []byte) string {
+	switch {
+	case f.secret:
+		return shownSecret
+	case f.policy == True, c.Table == TableUser && (c.Field == userDND || c.Field == userNoMail || c.Field == userAlwaysPIN), c.Table == TableDevice && c.Field == devSHA256:
+		if isTrue(value) {
+			return "yes"
+		}
+		return "no"
+	case len(value) == 0:
+		return shownEmpty
+	case c.Table == TableUser && c.Field == userRing:
+		return (time.Duration(toInt(value)) * time.Second).String()
+	case c.Table == TableUser && strings.HasPrefix(c.Field, userGreeting):
+		return "recording " + hex.EncodeToString(value[:min(len(value), 4)])
+	case c.Table == TableSite && c.Field == siteExtLen, c.Table == TablePlacement && c.Field == placeKind:
+		return strconv.Itoa(toInt(value))
+	}
+	if t := string(value); !strings.ContainsFunc(t, func(r rune) bool { return r < ' ' || r == '\uFFFD' }) {
+		return t
+	}
+	return hex.EncodeToString(value[:min(len(value), 16)])
+}
+
+// recordWords says what a record is.
+func (s *State) recordWords(v View, c crdt.Cell) (string, site.RecordID) {
+	t, _ := fieldOf(c)
+	set := v.Set(c.Scope)
+	user := func(id string) (string, site.RecordID) {
+		r := reader{set, TableUser, id}
+		return strings.TrimSpace("user " + r.text(userNumber) + " " + r.text(userName)), site.RecordID([]byte(id))
+	}
+	switch {
+	case c.Table == TableUser && len(c.Record) == len(site.RecordID{}):
+		return user(c.Record)
+	case c.Table == TableDevice:
+		if u := (reader{set, TableDevice, c.Record}).bytes(devUser); len(u) == len(site.RecordID{}) {
+			name, id := user(string(u))
+			return "device of " + name, id
+		}
+	case c.Table == TableSite:
+		r := reader{set, TableSite, c.Record}
+		return "site " + r.text(siteCode) + " " + r.text(siteName), site.RecordID{}
+	case c.Table == TableMessage:
+		return "voicemail message", site.RecordID{}
+	}
+	return t.name, site.RecordID{}
+}
+
+// inForce is the version that counts under the field's policy.
+func inForce(f field, vs []crdt.Version) (in crdt.Version) {
+	switch f.policy {
+	case True:
+		for _, x := range vs {
+			if isTrue(x.Value) {
+				in = x
+			}
+		}
+		if in.Stamp == 0 {
+			in, _, _ = crdt.Latest(vs)
+		}
+	case Kept:
+		in, _ = crdt.Kept(vs, []byte(site.Trash))
+	case LatestReset, Each:
+		in, _, _ = crdt.LatestReset(vs)
+	default:
+		in, _, _ = crdt.Latest(vs)
+	}
+	return in
+}
+
+func (s *State) edit(v View, c crdt.Cell) (Merge, bool) {
+	vs := v.Set(c.Scope).Versions(c)
+	if len(vs) < 2 {
+		return Merge{}, false
+	}
+	_, f := fieldOf(c)
+	m := Merge{ID: mergeID(MergeEdit, c), Kind: MergeEdit, Field: f.name}
+	m.Record, m.User = s.recordWords(v, c)
+	in := inForce(f, vs)
+	for _, x := range slices.Backward(vs) {
+		d := s.side(v, c, x)
+		if d.InForce = x.Dot == in.Dot; d.InForce {
+			m.InForce = d.Value
+		}
+		if m.At.Before(d.At) {
+			m.At = d.At
+		}
+		m.Sides = append(m.Sides, d)
+	}
+	return m, true
+}
+
+// unseenEdits finds edits that the delete of a user had not seen.
+func (s *State) unseenEdits(v View, u *User) (m Merge, ok bool) {
+	set := v.Set(s.scope)
+	rec := string(u.ID[:])
+	r := reader{set, TableUser, rec}
+	del := crdt.Cell{Scope: s.scope, Table: TableUser, Record: rec, Field: userDeleted}
+	var saw crdt.Context
+	m = Merge{ID: mergeID(MergeDelete, del), Kind: MergeDelete, User: u.ID, InForce: shownDeleted}
+	for _, x := range r.versions(userDeleted) {
+		if isTrue(x.Value) {
+			saw = saw.Join(sawOf(x.Value)).With(x.Dot)
+			d := s.side(v, del, x)
+			d.Value, d.InForce = shownDeleted, true
+			m.Sides, m.At = append(m.Sides, d), d.At
+		}
+	}
+	for _, f := range set.Fields(TableUser, rec) {
+		c := crdt.Cell{Scope: s.scope, Table: TableUser, Record: rec, Field: f}
+		if f == userDeleted {
+			continue
+		}
+		for _, x := range set.Versions(c) {
+			if saw.Covers(x.Dot) {
+				continue
+			}
+			_, fd := fieldOf(c)
+			d := s.side(v, c, x)
+			d.Value = fd.name + ": " + d.Value
+			m.Sides = append(m.Sides, d)
+			ok = true
+		}
+	}
+	m.Record, _ = s.recordWords(v, del)
+	return m, ok
+}
+
+// clashes finds numbers that two users have.
+func (s *State) clashes() (out []Merge) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	for number, list := range s.ix.numbers {
+		if len(list) < 2 {
+			continue
+		}
+		m := Merge{ID: mergeID(MergeNumber, crdt.Cell{Record: number}), Kind: MergeNumber, Record: "number " + number, Field: "number", InForce: list[0].Name}
+		for _, e := range list {
+			code := e.Home.String()
+			if x := s.ix.sites[e.Home]; x != nil {
+				code = x.Code
+			}
+			at := time.UnixMilli(e.Written.Millis())
+			m.Sides = append(m.Sides, Side{Version: e.User.String(), Value: e.Name + " of site " + code, Site: e.Home, At: at, InForce: e == list[0]})
+			if m.At.Before(at) {
+				m.At = at
+			}
+			if e.Home == s.cfg.Site && m.User.IsZero() {
+				m.User = e.User
+				m.InForce = e.Name + " here; " + list[0].Name + " elsewhere"
+			}
+		}
+		out = append(out, m)
+	}
+	return out
+}
+
+// removed lists what revoked nodes wrote after their revocation: valid, since
+// an honest node took it before it heard, but worth a look.
+func (s *State) removed(v View) (out []Merge) {
+	for _, st := range s.cfg.Book.Standings() {
+		if st.Revoked == nil {
+			continue
+		}
+		n := st.Grant.Node()
+		for _, scope := range []crdt.Scope{crdt.Fleet, s.scope} {
+			set := v.Set(scope)
+			for t := range schema {
+				for _, rec := range set.Records(t) {
+					for _, f := range set.Fields(t, rec) {
+						c := crdt.Cell{Scope: scope, Table: t, Record: rec, Field: f}
+						for _, x := range set.Versions(c) {
+							if site.NodeID(x.Node) != n || x.Stamp <= st.Revoked.Stamp {
+								continue
+							}
+							_, fd := fieldOf(c)
+							m := Merge{ID: mergeID(MergeRemoved, c), Kind: MergeRemoved, Field: fd.name, At: time.UnixMilli(x.Stamp.Millis())}
+							m.Record, m.User = s.recordWords(v, c)
+							d := s.side(v, c, x)
+							d.InForce = x.Dot == inForce(fd, set.Versions(c)).Dot
+							m.InForce = words(fd, c, inForce(fd, set.Versions(c)).Value)
+							m.Sides = []Side{d}
+							out = append(out, m)
+						}
+					}
+				}
+			}
+		}
+	}
+	return out
+}
+
+// Keep settles a merge: that side's value is written again, having seen all.
+func (s *State) Keep(ctx context.Context, by, id, version string) error {
+	fail := func(err error) error { return fmt.Errorf("keep %s: %w", version, err) }
+	kind, c, err := parseMergeID(id)
+	if err != nil {
+		return fail(err)
+	}
+	if kind == MergeNumber {
+		return fail(fmt.Errorf("%w: two users have one number; give one of them another number", ErrInvalid))
+	}
+	if c.Scope != s.scope && c.Scope != crdt.Fleet {
+		return fail(ErrOtherSite)
+	}
+	s.write.Lock()
+	defer s.write.Unlock()
+	m := Mutation{Scope: c.Scope}
+	w := crdt.Write{Table: c.Table, Record: c.Record, Field: c.Field}
+	err = fmt.Errorf("%w: it was settled meanwhile, or names another side", ErrNotFound)
+	s.cfg.Engine.View(func(v View) {
+		set := v.Set(c.Scope)
+		ref, more := s.person(v, by)
+		m.By = ref
+		if c.Scope == s.scope {
+			m.Writes = more
+		}
+		r := reader{set, c.Table, c.Record}
+		for _, x := range set.Versions(c) {
+			if versionID(x.Dot) == version {
+				w.Value, w.Flags, err = x.Value, x.Flags&crdt.Reset, nil
+				if kind == MergeDelete || c.Table == TableUser && c.Field == userDeleted && isTrue(x.Value) {
+					w.Value = deletedValue(r.seen())
+				}
+			}
+		}
+		if kind != MergeDelete || err == nil {
+			return
+		}
+		for _, f := range set.Fields(c.Table, c.Record) { // an edit: the user is restored with it
+			for _, x := range set.Versions(crdt.Cell{Table: c.Table, Record: c.Record, Field: f}) {
+				if versionID(x.Dot) == version {
+					w.Value, err = boolValue(false), nil
+				}
+			}
+		}
+	})
+	if err != nil {
+		return fail(err)
+	}
+	m.Writes = append(m.Writes, w)
+	if _, err := s.commit(ctx, m); err != nil {
+		return fail(err)
+	}
+	if c.Table == TableUser && len(c.Record) == len(site.RecordID{}) {
+		s.follow(ctx, by, site.RecordID([]byte(c.Record)))
+	}
+	return nil
+}
+
+// settled reads this node's history: cells where one change covered versions of
+// different value.
+func (s *State) settled() (out []Merge, err error) {
+	type by struct {
+		cell crdt.Cell
+		id   crdt.ID
+	}
+	found := map[by][]Past{}
+	err = s.cfg.History(crdt.Cell{}, func(p Past) error {
+		if _, f := fieldOf(p.Cell); f.policy != Derived {
+			k := by{p.Cell, p.By}
+			found[k] = append(found[k], p)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read settled merges: %w", err)
+	}
+	s.cfg.Engine.View(func(v View) {
+		for k, ps := range found {
+			_, f := fieldOf(k.cell)
+			if len(ps) < 2 || !slices.ContainsFunc(ps, func(p Past) bool { return !sameValue(f, p.Version.Value, ps[0].Version.Value) }) {
+				continue
+			}
+			m := Merge{ID: mergeID(MergeEdit, k.cell) + "." + k.id.String(), Kind: MergeEdit, Field: f.name, Closed: true}
+			m.Record, m.User = s.recordWords(v, k.cell)
+			if vs := v.Set(k.cell.Scope).Versions(k.cell); len(vs) > 0 {
+				m.InForce = words(f, k.cell, inForce(f, vs).Value)
+			}
+			slices.SortFunc(ps, func(a, b Past) int { return crdt.CompareVersions(b.Version, a.Version) })
+			for _, p := range ps {
+				m.Sides = append(m.Sides, s.side(v, k.cell, p.Version))
+				if m.At.Before(p.At) {
+					m.At = p.At
+				}
+			}
+			out = append(out, m)
+		}
+	})
+	return out, nil
+}

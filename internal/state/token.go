@@ -1,0 +1,103 @@
+package state
+
+import (
+	"encoding/base64"
+	"fmt"
+	"time"
+
+	"carrierclass.net/ccnode/crdt"
+	"carrierclass.net/ccnode/internal/site"
+)
+
+// A token (ETag) says what a person saw of a user and its devices: for every
+// cell the context of its versions. A write that carries it covers exactly
+// that; what others wrote meanwhile stays, as a visible conflict.
+type wireToken struct {
+	_     struct{} `cbor:",toarray"`
+	User  []byte
+	Seen  [][][2]uint64 // the contexts; many cells share one
+	Cells []wireSeen
+}
+
+type wireSeen struct {
+	_      struct{} `cbor:",toarray"`
+	Table  uint16
+	Record []byte
+	Field  []byte
+	Ctx    int // index into Seen
+}
+
+const maxToken = 16 << 10
+
+// aheadLimit is how far a stamp may be ahead of the clock (state.md §5 e).
+const aheadLimit = 5 * time.Minute
+
+// etag makes the token of some records of the own site.
+func (s *State) etag(v View, user site.RecordID, devices []site.RecordID) string {
+	set := v.Set(s.scope)
+	w := wireToken{User: user[:], Seen: [][][2]uint64{}, Cells: []wireSeen{}}
+	index := map[string]int{}
+	add := func(table uint16, id site.RecordID) {
+		for _, f := range set.Fields(table, string(id[:])) {
+			ctx := set.Known(crdt.Cell{Table: table, Record: string(id[:]), Field: f})
+			c := make([][2]uint64, len(ctx))
+			for i, d := range ctx {
+				c[i] = [2]uint64{uint64(d.Actor), uint64(d.Stamp)}
+			}
+			key := string(marshal(c))
+			n, ok := index[key]
+			if !ok {
+				n = len(w.Seen)
+				index[key] = n
+				w.Seen = append(w.Seen, c)
+			}
+			w.Cells = append(w.Cells, wireSeen{Table: table, Record: id[:], Field: []byte(f), Ctx: n})
+		}
+	}
+	add(TableUser, user)
+	for _, d := range devices {
+		add(TableDevice, d)
+	}
+	return base64.RawURLEncoding.EncodeToString(marshal(w))
+}
+
+// token reads an ETag; "" is nil: whatever is here.
+func (s *State) token(user site.RecordID, etag string) (map[crdt.Cell]crdt.Context, error) {
+	if etag == "" {
+		return nil, nil
+	}
+	bad := func(why string) error { return fmt.Errorf("%w: %s; read the record again", ErrToken, why) }
+	if len(etag) > maxToken {
+		return nil, bad("it is too long")
+	}
+	b, err := base64.RawURLEncoding.DecodeString(etag)
+	var w wireToken
+	if err != nil || !unmarshal(b, &w) {
+		return nil, bad("it cannot be read")
+	}
+	if string(w.User) != string(user[:]) {
+		return nil, bad("it is another user's")
+	}
+	limit := crdt.MakeStamp(s.cfg.Now().Add(aheadLimit).UnixMilli(), 0)
+	s.cfg.Engine.View(func(v View) {
+		r := reader{v.Set(s.scope), TableUser, string(user[:])}
+		limit = max(limit, r.seen().Max())
+	})
+	seen := make([]crdt.Context, len(w.Seen))
+	for i, c := range w.Seen {
+		for _, d := range c {
+			if crdt.Stamp(d[1]) > limit { // it would drag this node's clock along
+				return nil, bad("it is from the future")
+			}
+			seen[i] = seen[i].With(crdt.Dot{Actor: crdt.ActorID(d[0]), Stamp: crdt.Stamp(d[1])})
+		}
+	}
+	out := make(map[crdt.Cell]crdt.Context, len(w.Cells))
+	for _, c := range w.Cells {
+		if c.Ctx < 0 || c.Ctx >= len(seen) {
+			return nil, bad("it cannot be read")
+		}
+		out[crdt.Cell{Scope: s.scope, Table: c.Table, Record: string(c.Record), Field: string(c.Field)}] = seen[c.Ctx]
+	}
+	return out, nil
+}
