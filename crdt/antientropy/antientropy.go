@@ -113,6 +113,13 @@ type Ready struct {
 	Dial      []Peer   // neighbours that are owed something and are not linked
 	Equal     []Scoped // a peer whose content equals ours, after comparing
 	Differ    []Scoped // a peer whose content differs though everything was exchanged
+	Clocks    []Clock  // what peers said their clocks show, when they said it
+}
+
+// A Clock is a peer's hybrid logical clock, as it told it in its hello.
+type Clock struct {
+	Peer  Peer
+	Stamp crdt.Stamp
 }
 
 // An Ack is how far a peer has taken our arrivals of a scope.
@@ -318,6 +325,7 @@ func (m *Machine) receive(p *peer, body []byte) error {
 
 func (m *Machine) hello(p *peer, h hello) error {
 	p.heard, p.epoch = true, h.Epoch
+	m.ready.Clocks = append(m.ready.Clocks, Clock{p.Peer, crdt.Stamp(h.Clock)})
 	p.scopes, p.pushed = map[crdt.Scope]*exchange{}, map[uint64]crdt.ID{}
 	for _, hs := range h.Scopes {
 		s := crdt.Scope(hs.Scope)
