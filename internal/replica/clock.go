@@ -14,16 +14,42 @@ const (
 // clock is the hybrid logical clock of state.md §5. It is guarded by Engine.mu.
 type clock struct {
 	last crdt.Stamp // greatest stamp issued or merged
+
+	// A wall clock that is clearly wrong (1970 after a power cut, ten years
+	// ahead) is corrected by what a member of the fleet says, so that what others
+	// write now need not wait here. Not stored.
+	borrowed bool
+	offset   int64 // ms, added to the wall clock while it is clearly wrong
 }
 
-// wall is the time of day in milliseconds if it is believed, else 0. With
-// nothing on disk there is nothing to doubt it with.
+// wrong says that the wall clock cannot be right, by what is on the disk. With
+// nothing there, nothing speaks against it.
+func (k *clock) wrong(ms int64, synced bool) bool {
+	return !synced && k.last != 0 &&
+		(ms > k.last.Millis()+believeFor.Milliseconds() || ms < k.last.Millis()-tolerance.Milliseconds())
+}
+
+// wall is the time of day in milliseconds if it is believed, else 0.
 func (k *clock) wall(now time.Time, synced bool) int64 {
 	ms := now.UnixMilli()
-	if synced || k.last == 0 || ms <= k.last.Millis()+believeFor.Milliseconds() {
+	switch {
+	case !k.wrong(ms, synced):
 		return ms
+	case k.borrowed:
+		return ms + k.offset
 	}
 	return 0
+}
+
+// borrow takes the time of a member, if ours is clearly wrong and the member's
+// is not.
+func (k *clock) borrow(theirs crdt.Stamp, now time.Time, synced bool) (took bool) {
+	ms := now.UnixMilli()
+	if !k.wrong(ms, synced) || theirs <= k.last || theirs.Millis() > k.last.Millis()+believeFor.Milliseconds() {
+		return false
+	}
+	k.borrowed, k.offset = true, theirs.Millis()-ms
+	return true
 }
 
 // next issues a stamp greater than all before and than seen.

@@ -68,7 +68,9 @@ type contact struct {
 	waiting time.Time // since when something sent was followed by nothing from it
 	next    time.Time // next dial, zero if none is due
 	equal   map[crdt.Scope]time.Time
-	refused error // why its link was dropped by us
+	differ  map[crdt.Scope]time.Time
+	ahead   time.Duration // its clock before ours, at its last hello
+	refused error         // why its link was dropped by us
 }
 
 func (x *exchange) init(e *Engine) {
@@ -139,7 +141,7 @@ func (x *exchange) note(k cursorKey) {
 func (x *exchange) contact(p Peer) *contact {
 	c := x.peers[p]
 	if c == nil {
-		c = &contact{equal: map[crdt.Scope]time.Time{}}
+		c = &contact{equal: map[crdt.Scope]time.Time{}, differ: map[crdt.Scope]time.Time{}}
 		x.peers[p] = c
 	}
 	return c
@@ -310,7 +312,7 @@ func (x *exchange) silent(now time.Time) {
 func (x *exchange) drain() {
 	for {
 		r := x.machine.Ready()
-		if len(r.Incoming)+len(r.Acked)+len(r.Delivered)+len(r.Messages)+len(r.Drop)+len(r.Dial)+len(r.Equal) == 0 {
+		if len(r.Incoming)+len(r.Acked)+len(r.Delivered)+len(r.Messages)+len(r.Drop)+len(r.Dial)+len(r.Equal)+len(r.Differ)+len(r.Clocks) == 0 {
 			return
 		}
 		for _, in := range r.Incoming {
@@ -352,14 +354,44 @@ func (x *exchange) drain() {
 		x.mu.Lock()
 		for _, s := range r.Equal {
 			x.contact(s.Peer).equal[s.Scope] = now
+			delete(x.contact(s.Peer).differ, s.Scope)
+		}
+		for _, s := range r.Differ {
+			x.contact(s.Peer).differ[s.Scope] = now
+			delete(x.contact(s.Peer).equal, s.Scope)
 		}
 		x.mu.Unlock()
+		for _, c := range r.Clocks {
+			x.compareClocks(c, now)
+		}
 		x.arm()
 	}
 }
 
+// compareClocks notes how a neighbour's clock differs, and takes its time if
+// ours is clearly wrong.
+func (x *exchange) compareClocks(c antientropy.Clock, now time.Time) {
+	e := x.e
+	synced := e.cfg.Synced()
+	e.mu.Lock()
+	took := e.clock.borrow(c.Stamp, now, synced)
+	ours := e.clock.now(now, synced)
+	e.mu.Unlock()
+	ahead := time.Duration(c.Stamp.Millis()-ours.Millis()) * time.Millisecond
+	x.mu.Lock()
+	x.contact(c.Peer).ahead = ahead
+	x.mu.Unlock()
+	switch {
+	case took:
+		e.log.Warn("This box's clock is wrong, a neighbour's is used", "peer", mesh.PeerID(c.Peer))
+		e.inbox.wake()
+	case ahead.Abs() > tolerance:
+		e.log.Warn("A neighbour's clock differs", "peer", mesh.PeerID(c.Peer), "ahead", ahead)
+	}
+}
+
 func (x *exchange) drop(p Peer, why error) {
-	x.e.log.Warn("Link dropped", "peer", fmt.Sprintf("%x", p), "err", why)
+	x.e.log.Warn("Link dropped", "peer", mesh.PeerID(p), "err", why)
 	x.mu.Lock()
 	x.contact(p).refused = why
 	x.mu.Unlock()

@@ -454,3 +454,39 @@ func TestTopologyCanChangeAtRunTime(t *testing.T) {
 		f.nodes[1].want(siteA, "u1", "name", "Ann")
 	})
 }
+
+func TestABoxThatWakesIn1970TakesANeighboursTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFleet(t, siteA, siteA)
+		defer f.stop()
+		n, other := f.nodes[0], f.nodes[1]
+		first := n.mustPut(siteA, "u1", "name", "x")
+		f.settled(5 * time.Second)
+		n.stop()
+		f.links[0].Close()
+		time.Sleep(10 * 24 * time.Hour)
+		other.mustPut(siteA, "u2", "name", "while away")
+		lag := time.Since(time.Unix(0, 0))
+		n.cfg.Now = func() time.Time { return time.Now().Add(-lag) }
+		x := f.net.Join(mesh.PeerID(n.id))
+		x.Admit([]mesh.Peer{{ID: mesh.PeerID(other.id), Addrs: []string{"mem"}}})
+		f.links[0], n.mesh = x, x
+		n.mustStart(f.media[0])
+		if r := n.mustPut(siteA, "u1", "name", "y"); r.Stamp <= first.Stamp {
+			t.Fatalf("stamp %d after %d", r.Stamp, first.Stamp)
+		}
+		other.e.NetworkChanged()
+		f.settled(20 * time.Second)
+		n.want(siteA, "u2", "name", "while away")
+		time.Sleep(time.Hour)
+		other.mustPut(siteA, "u2", "name", "an hour later")
+		f.settled(20 * time.Second)
+		n.want(siteA, "u2", "name", "an hour later")
+		r := n.mustPut(siteA, "u2", "name", "by the box")
+		if d := time.Duration(r.Stamp.Millis()-time.Now().UnixMilli()) * time.Millisecond; d.Abs() > time.Minute {
+			t.Fatalf("its stamps are %v off", d)
+		}
+		f.settled(20 * time.Second)
+		other.want(siteA, "u2", "name", "by the box")
+	})
+}

@@ -1,7 +1,6 @@
 package replica
 
 import (
-	"cmp"
 	"context"
 	"iter"
 	"maps"
@@ -50,8 +49,10 @@ type PeerStatus struct {
 	Next      time.Time // next attempt, zero if none is due
 	Owed      int       // changes it has not acknowledged
 	OwedBytes int64
-	Equal     []crdt.Scope // found equal at the last comparison
-	Refused   error        // why we dropped its link, nil if we did not
+	Equal     []crdt.Scope  // found equal at the last comparison
+	Differ    []crdt.Scope  // found different although everything was exchanged: held changes, or damage
+	Ahead     time.Duration // its clock before ours, at its last hello; beyond 5 min one of the two is wrong
+	Refused   error         // why we dropped its link, nil if we did not
 }
 
 // Only is what no other node has acknowledged.
@@ -136,7 +137,12 @@ func (c *contact) fill(p *PeerStatus) {
 	for s := range c.equal {
 		p.Equal = append(p.Equal, s)
 	}
-	slices.SortFunc(p.Equal, func(a, b crdt.Scope) int { return cmp.Or(a.Compare(b)) })
+	for s := range c.differ {
+		p.Differ = append(p.Differ, s)
+	}
+	p.Ahead = c.ahead
+	slices.SortFunc(p.Equal, crdt.Scope.Compare)
+	slices.SortFunc(p.Differ, crdt.Scope.Compare)
 }
 
 // Nudge tries to reach p at once if it is owed something: a call, a look-up or
