@@ -16,7 +16,7 @@ FUZZTIME ?= 10s
 
 .PHONY: help test test-long check build bench fuzz deps
 help:
-	@sed -n 's/^# //p' Makefile
+	@sed -n '/^$$/q;s/^# //p' Makefile
 
 deps:
 	@sh test/deps.sh

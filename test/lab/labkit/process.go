@@ -6,7 +6,9 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -209,4 +211,61 @@ func (l *Lab) Within(d time.Duration, what string, yes func() bool) {
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
+}
+
+// CPU is the processor time, user and system, that the process and the
+// children it keeps in its group have used so far.
+func (p *Process) CPU() time.Duration {
+	const tick = 10 * time.Millisecond // USER_HZ is 100 on every Linux of ours
+	var ticks int64
+	dirs, _ := filepath.Glob("/proc/[0-9]*/stat")
+	for _, d := range dirs {
+		b, err := os.ReadFile(d)
+		if err != nil {
+			continue // it has ended
+		}
+		f := strings.Fields(string(b[strings.LastIndexByte(string(b), ')')+1:]))
+		if len(f) < 13 || f[2] != strconv.Itoa(p.PID()) {
+			continue
+		}
+		for _, s := range f[11:13] {
+			n, _ := strconv.ParseInt(s, 10, 64)
+			ticks += n
+		}
+	}
+	return time.Duration(ticks) * tick
+}
+
+// RSS is the memory of the process that is in RAM, in octets, without its
+// children's.
+func (p *Process) RSS() int64 {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", p.PID()))
+	if err != nil {
+		return 0
+	}
+	f := strings.Fields(string(b))
+	if len(f) < 2 {
+		return 0
+	}
+	n, _ := strconv.ParseInt(f[1], 10, 64)
+	return n * int64(os.Getpagesize())
+}
+
+// Listening waits until somebody on the process's host has bound a port: udp
+// or tcp.
+func (p *Process) Listening(network string, port int) error {
+	flag := map[string]string{"udp": "-u", "tcp": "-t"}[network]
+	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		out, err := p.Host.Run(5*time.Second, "ss", "-Hln", flag, fmt.Sprintf("sport = :%d", port))
+		if err != nil {
+			return fmt.Errorf("who listens on %s: %w: %s", p.Host.Name, err, out)
+		}
+		if strings.TrimSpace(out) != "" {
+			return nil
+		}
+		if !p.Running() {
+			break
+		}
+	}
+	return fmt.Errorf("%s does not listen on %s port %d: %s\n%s", p.Name, network, port, p.State(), p.Tail(20))
 }

@@ -216,3 +216,12 @@ func (h *Host) Sipsak(uri string, more ...string) (string, error) {
 	Need(h.lab.T, "sipsak")
 	return h.Run(15*time.Second, "sipsak", append([]string{"-v", "-s", uri}, more...)...)
 }
+
+// UsedCPU is the processor time of a load that has ended.
+func (s *Sipp) UsedCPU() time.Duration {
+	st := s.cmd.ProcessState
+	if st == nil {
+		return 0
+	}
+	return st.UserTime() + st.SystemTime()
+}
