@@ -68,7 +68,7 @@ type Registrar struct {
 	locks [256]sync.Mutex // by AOR: check of order and update are one step
 }
 
-// New makes a Registrar. Hand ServeRegister to transaction.Config.Stateless.
+// New makes a Registrar. Hand Quick to transaction.Config.Quick.
 func New(cfg Config) *Registrar {
 	orDur := func(v *time.Duration, d time.Duration) {
 		if *v == 0 {
@@ -113,8 +113,18 @@ func (r *refusal) Error() string { return strconv.Itoa(r.status) + " " + r.reaso
 
 func refuse(status int, reason string) error { return &refusal{status: status, reason: reason} }
 
-// ServeRegister answers one REGISTER (RFC 3261 §10.3).
+// ServeRegister answers one REGISTER (RFC 3261 §10.3). It waits for the disk
+// when a binding is new, moved or removed.
 func (r *Registrar) ServeRegister(req *sip.Request, f *edge.Flow) {
+	if rest := r.Quick(req, f); rest != nil {
+		rest()
+	}
+}
+
+// Quick answers what needs no waiting, which is nearly everything: challenges,
+// refusals, questions, refreshes. Otherwise it returns the rest of the work,
+// which may wait. Hand it to transaction.Config.Quick.
+func (r *Registrar) Quick(req *sip.Request, f *edge.Flow) (rest func()) {
 	aor := r.cfg.AOR(&req.To().Address)
 	realm := r.cfg.Realm(aor)
 	source := f.Remote.Addr().String()
@@ -124,9 +134,23 @@ func (r *Registrar) ServeRegister(req *sip.Request, f *edge.Flow) {
 			r.log.Debug("Registration refused: wrong password or unknown user", "source", source)
 		}
 		r.cfg.Edge.Respond(req, f, 401, "", sip.NewHeader("WWW-Authenticate", r.cfg.Digest.Challenge(realm, who)))
-		return
+		return nil
 	}
-	bindings, err := r.register(req, f, aor, who)
+	bindings, err := r.register(req, f, aor, who, false)
+	if err == errWait {
+		return func() {
+			bindings, err := r.register(req, f, aor, who, true)
+			r.answer(req, f, aor, bindings, err)
+		}
+	}
+	r.answer(req, f, aor, bindings, err)
+	return nil
+}
+
+// errWait: the work would have to wait, and nothing was done.
+var errWait = errors.New("would wait")
+
+func (r *Registrar) answer(req *sip.Request, f *edge.Flow, aor site.AOR, bindings []site.Binding, err error) {
 	var no *refusal
 	switch {
 	case errors.As(err, &no):
@@ -152,8 +176,9 @@ func (r *Registrar) ServeRegister(req *sip.Request, f *edge.Flow) {
 }
 
 // register does what an authenticated request asks for and returns the
-// bindings there are afterwards (step 8).
-func (r *Registrar) register(req *sip.Request, f *edge.Flow, aor site.AOR, who digest.Result) ([]site.Binding, error) {
+// bindings there are afterwards (step 8). Unless it may wait it does nothing
+// that could, and returns errWait.
+func (r *Registrar) register(req *sip.Request, f *edge.Flow, aor site.AOR, who digest.Result, wait bool) ([]site.Binding, error) {
 	if who.Credential.Disabled {
 		return nil, refuse(403, "Disabled")
 	}
@@ -165,9 +190,18 @@ func (r *Registrar) register(req *sip.Request, f *edge.Flow, aor site.AOR, who d
 	if err != nil {
 		return nil, err
 	}
+	if all && !wait {
+		return nil, errWait
+	}
 
 	lock := &r.locks[maphash.String(r.seed, aor.User)%uint64(len(r.locks))]
-	lock.Lock()
+	if !wait {
+		if !lock.TryLock() { // somebody waits for the disk
+			return nil, errWait
+		}
+	} else {
+		lock.Lock()
+	}
 	defer lock.Unlock()
 	have := r.cfg.Location.Bindings(aor)
 	if len(want) == 0 && !all { // step 6: a question
@@ -223,6 +257,11 @@ func (r *Registrar) register(req *sip.Request, f *edge.Flow, aor site.AOR, who d
 		return nil, &refusal{503, "", sip.NewHeader("Retry-After", strconv.Itoa(2+r.cfg.Jitter(9)))}
 	}
 	for _, w := range want {
+		if was, ok := old[w.key]; !wait && !w.done && (!ok || w.expires == 0 || moved(was, w.b)) {
+			return nil, errWait
+		}
+	}
+	for _, w := range want {
 		was, ok := old[w.key]
 		switch {
 		case w.done:
@@ -231,7 +270,7 @@ func (r *Registrar) register(req *sip.Request, f *edge.Flow, aor site.AOR, who d
 			if err := r.cfg.Location.Bind(ctx, w.b); err != nil {
 				return nil, err
 			}
-			r.cfg.Bound(w.b, !ok || was.Contact != w.b.Contact || was.Flow != w.b.Flow || was.Source != w.b.Source)
+			r.cfg.Bound(w.b, !ok || moved(was, w.b))
 		case ok:
 			if err := r.unbind(ctx, was); err != nil {
 				return nil, err
@@ -239,6 +278,12 @@ func (r *Registrar) register(req *sip.Request, f *edge.Flow, aor site.AOR, who d
 		}
 	}
 	return r.cfg.Location.Bindings(aor), nil
+}
+
+// moved says that b is more than a refresh of was.
+func moved(was, b site.Binding) bool {
+	return was.Contact != b.Contact || was.Flow != b.Flow || was.Source != b.Source || was.Node != b.Node ||
+		was.Device != b.Device || was.User != b.User || was.Transport != b.Transport
 }
 
 func (r *Registrar) unbind(ctx context.Context, b site.Binding) error {

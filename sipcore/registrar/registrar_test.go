@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"net/netip"
 	"os"
 	"strings"
@@ -91,6 +92,8 @@ type shop struct {
 	now  time.Time
 	flow *edge.Flow
 	news []string
+
+	quick func(rest func()) // takes what Quick returns
 }
 
 func open(t testing.TB, change ...func(*Config)) *shop {
@@ -136,6 +139,9 @@ func (s *shop) register(user, line string, cseq int, headers ...string) int {
 		s.t.Fatal(err)
 	}
 	s.send(user, line, cseq, auth, headers...)
+	if s.said.last == nil {
+		return 0
+	}
 	return s.said.last.StatusCode
 }
 
@@ -152,6 +158,11 @@ func (s *shop) send(user, line string, cseq int, auth string, headers ...string)
 	m, fault := message.Parse([]byte(raw+"\r\n"), false)
 	if fault != nil {
 		s.t.Fatal(fault)
+	}
+	if s.quick != nil && auth != "" {
+		s.said.last = nil
+		s.quick(s.r.Quick(m.(*sip.Request), s.flow))
+		return
 	}
 	s.r.ServeRegister(m.(*sip.Request), s.flow)
 }
@@ -360,6 +371,48 @@ func TestBusyNeverTurnsAwayWhoHasNoBinding(t *testing.T) {
 	if got := s.register("201", "0017201", 3, desk); got != 200 {
 		t.Errorf("a binding about to end: %d", got)
 	}
+}
+
+// TestQuickNeverWaits: what touches the disk, or waits for who does, is left
+// for later, and then done.
+func TestQuickNeverWaits(t *testing.T) {
+	s := open(t)
+	quick := func(cseq int, headers ...string) (waits bool, status int) {
+		s.quick = func(rest func()) {
+			if waits = rest != nil; waits && s.said.last != nil {
+				t.Error("answered, and more to do")
+			}
+			if rest != nil {
+				rest()
+			}
+		}
+		status = s.register("201", "0017201", cseq, headers...)
+		return
+	}
+	at := &s.r.locks[maphash.String(s.r.seed, "0017201")%uint64(len(s.r.locks))]
+	for _, c := range []struct {
+		name    string
+		headers []string
+		waits   bool
+	}{
+		{"new", []string{desk}, true}, {"refresh", []string{desk}, false}, {"question", nil, false},
+		{"refresh and one new", []string{desk, "Contact: <sip:soft@192.168.1.50>"}, true},
+		{"removal", []string{desk + ";expires=0"}, true}, {"all", []string{"Contact: *", "Expires: 0"}, true},
+	} {
+		s.now = s.now.Add(time.Second)
+		if waits, status := quick(int(s.now.Unix()), c.headers...); waits != c.waits || status != 200 {
+			t.Errorf("%s: waits %v, status %d", c.name, waits, status)
+		}
+	}
+	quick(1<<30, desk)
+	at.Lock()
+	s.quick = func(rest func()) {
+		if rest == nil {
+			t.Error("a refresh behind a write did not wait")
+		}
+	}
+	s.register("201", "0017201", 1<<30+1, desk)
+	at.Unlock()
 }
 
 func TestStoreFailureIs500(t *testing.T) {

@@ -716,3 +716,52 @@ func TestChallengesLeaveNothing(t *testing.T) {
 		}
 	})
 }
+
+// TestQuickAndStateless: no transaction is kept, each retransmission is served
+// anew, the rest of quick work may wait without holding up the socket.
+func TestQuickAndStateless(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		hold := make(chan struct{})
+		var x *end
+		respond := func(r *sip.Request, f *edge.Flow, status int) { x.e.Respond(r, f, status, "") }
+		_, a, b := ends(t, func(s *transaction.ServerTx) { s.Respond(s.Response(501, "")) }, func(c *transaction.Config) {
+			c.Quick = map[sip.RequestMethod]func(*sip.Request, *edge.Flow) func(){
+				sip.REGISTER: func(r *sip.Request, f *edge.Flow) func() {
+					switch r.Recipient.User {
+					case "wait":
+						return func() { <-hold; respond(r, f, 202) }
+					case "panic":
+						panic("a bug")
+					}
+					respond(r, f, 200)
+					return nil
+				}}
+			c.Stateless = map[sip.RequestMethod]func(*sip.Request, *edge.Flow){sip.PUBLISH: func(r *sip.Request, f *edge.Flow) { respond(r, f, 489) }}
+		})
+		x = b
+		defer a.stop()
+		defer b.stop()
+		ask := func(m sip.RequestMethod, user string) *transaction.ClientTx {
+			r := request(m, "10.0.0.2")
+			r.Recipient.User = user
+			return a.l.Request(t.Context(), r, udp(b))
+		}
+		slow := ask(sip.REGISTER, "wait")
+		for _, c := range []struct {
+			method sip.RequestMethod
+			user   string
+			want   string
+		}{{sip.REGISTER, "bob", "[200]"}, {sip.REGISTER, "panic", "[500]"}, {sip.PUBLISH, "bob", "[489]"}, {sip.OPTIONS, "bob", "[501]"}} {
+			if got := fmt.Sprint(statuses(ask(c.method, c.user))); got != c.want {
+				t.Errorf("%s %s: got %s, want %s", c.method, c.user, got, c.want)
+			}
+		}
+		if s, _ := b.l.Open(); s != 1 { // the OPTIONS
+			t.Errorf("%d transactions", s)
+		}
+		close(hold)
+		if got := fmt.Sprint(statuses(slow)); got != "[202]" {
+			t.Errorf("got %s", got)
+		}
+	})
+}

@@ -14,7 +14,7 @@
 //	l := transaction.New(transaction.Config{Edge: e,
 //		OnRequest: func(tx *transaction.ServerTx) { … tx.Respond(tx.Response(180, "")) … },
 //		OnAck:     func(ack *sip.Request, f *edge.Flow) { … },
-//		Stateless: map[sip.RequestMethod]func(*sip.Request, *edge.Flow){sip.REGISTER: registrar.ServeRegister},
+//		Quick:     map[sip.RequestMethod]func(*sip.Request, *edge.Flow) func(){sip.REGISTER: registrar.Quick},
 //	})
 //	tx := l.Request(ctx, invite, dest)     // puts our Via on top
 //	for res := range tx.Responses() { … }  // then tx.Err() says why it ended
@@ -69,6 +69,12 @@ type Config struct {
 	// Stateless methods are served without a transaction: each retransmission
 	// comes anew, on a goroutine of its own, and is answered with Edge.Respond.
 	Stateless map[sip.RequestMethod]func(req *sip.Request, f *edge.Flow)
+
+	// Quick methods are served like Stateless ones, but on the goroutine that
+	// reads the socket: serve must not wait for anything. What would have to
+	// wait it returns, to be run on a goroutine of its own. Waking one costs as
+	// much as answering a REGISTER.
+	Quick map[sip.RequestMethod]func(req *sip.Request, f *edge.Flow) (rest func())
 
 	// Emergency says that a request must be taken however full we are.
 	Emergency func(*sip.Request) bool
@@ -170,6 +176,12 @@ func (l *Layer) shard(k key) *shard {
 
 // HandleRequest implements edge.Handler.
 func (l *Layer) HandleRequest(req *sip.Request, f *edge.Flow, _ []byte) {
+	if serve := l.cfg.Quick[req.Method]; serve != nil {
+		if rest := serve(req, f); rest != nil {
+			l.handle(req, f, rest)
+		}
+		return
+	}
 	if serve := l.cfg.Stateless[req.Method]; serve != nil {
 		l.handle(req, f, func() { serve(req, f) })
 		return
