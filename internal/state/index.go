@@ -29,6 +29,7 @@ type index struct {
 	phones   map[site.RecordID][]site.RecordID // user → devices
 	messages map[site.RecordID]*site.Message
 	boxes    map[site.RecordID]map[site.RecordID]*site.Message
+	audio    map[site.BlobRef]map[site.RecordID]*site.Message
 
 	torn map[crdt.Cell]struct{} // cells with versions of different value
 }
@@ -37,7 +38,8 @@ func newIndex() index {
 	return index{sites: map[site.ID]*Site{}, codes: map[string]*Site{}, nodes: map[site.NodeID]*Node{}, places: map[site.FeatureName]site.Placement{},
 		entries: map[string]*Entry{}, numbers: map[string][]*Entry{}, byUser: map[site.RecordID]*Entry{},
 		users: map[site.RecordID]*User{}, devices: map[site.RecordID]*device{}, phones: map[site.RecordID][]site.RecordID{},
-		messages: map[site.RecordID]*site.Message{}, boxes: map[site.RecordID]map[site.RecordID]*site.Message{}, torn: map[crdt.Cell]struct{}{}}
+		messages: map[site.RecordID]*site.Message{}, boxes: map[site.RecordID]map[site.RecordID]*site.Message{},
+		audio: map[site.BlobRef]map[site.RecordID]*site.Message{}, torn: map[crdt.Cell]struct{}{}}
 }
 
 // load reads everything. The caller holds fill; s.mu is taken inside, which is

@@ -47,6 +47,9 @@ func TestAMessageLeftAtAnotherSiteLightsTheLampAtHome(t *testing.T) {
 	if len(lit) == 0 || lit[0] != u.ID {
 		t.Error("nobody was told")
 	}
+	if ms := a2.MessagesWith(site.BlobRef{2}); len(ms) != 1 || ms[0].ID != m.ID {
+		t.Errorf("messages with that audio: %+v", ms)
+	}
 	box := a1.Mailboxes()
 	w.must(box.MarkHeard(ctx, site.RecordID{1}))
 	w.must(box.Delete(ctx, site.RecordID{2}))
@@ -94,7 +97,7 @@ func TestHeardStaysAndSavedBeatsDeleted(t *testing.T) {
 	n, err := a1.PurgeOld(ctx)
 	w.must(err)
 	w.heal()
-	if _, ok := a2.Message(one); ok || n != 1 {
+	if _, ok := a2.Message(one); ok || n != 1 || len(a2.Blobs()) != 1 || len(a2.MessagesWith(site.BlobRef{1})) != 0 {
 		t.Errorf("purged %d, still there", n)
 	}
 }

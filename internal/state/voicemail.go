@@ -53,7 +53,12 @@ func readMessage(r reader, home site.ID, rec site.RecordID) (*site.Message, bool
 func (s *State) indexMessage(r reader, id site.RecordID) (mailbox site.RecordID, lamp bool) {
 	if old := s.ix.messages[id]; old != nil {
 		delete(s.ix.messages, id)
-		delete(s.ix.boxes[old.Mailbox], id)
+		if delete(s.ix.boxes[old.Mailbox], id); len(s.ix.boxes[old.Mailbox]) == 0 {
+			delete(s.ix.boxes, old.Mailbox)
+		}
+		if delete(s.ix.audio[old.Audio], id); len(s.ix.audio[old.Audio]) == 0 {
+			delete(s.ix.audio, old.Audio)
+		}
 		mailbox, lamp = old.Mailbox, true
 	}
 	m, ok := readMessage(r, s.cfg.Site, id)
@@ -65,6 +70,10 @@ func (s *State) indexMessage(r reader, id site.RecordID) (mailbox site.RecordID,
 		s.ix.boxes[m.Mailbox] = map[site.RecordID]*site.Message{}
 	}
 	s.ix.boxes[m.Mailbox][id] = m
+	if s.ix.audio[m.Audio] == nil {
+		s.ix.audio[m.Audio] = map[site.RecordID]*site.Message{}
+	}
+	s.ix.audio[m.Audio][id] = m
 	return m.Mailbox, true
 }
 
@@ -125,8 +134,8 @@ func (s *State) Blobs() (out []site.BlobRef) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	seen := map[site.BlobRef]bool{}
-	for _, m := range s.ix.messages {
-		seen[m.Audio] = true
+	for ref := range s.ix.audio {
+		seen[ref] = true
 	}
 	for _, u := range s.ix.users {
 		for _, ref := range u.greetings {
@@ -134,6 +143,16 @@ func (s *State) Blobs() (out []site.BlobRef) {
 		}
 	}
 	return slices.Collect(maps.Keys(seen))
+}
+
+// MessagesWith lists the own site's messages that have that audio.
+func (s *State) MessagesWith(ref site.BlobRef) (out []site.Message) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	for _, m := range s.ix.audio[ref] {
+		out = append(out, *m)
+	}
+	return out
 }
 
 // Messages lists what lies in a mailbox of this site, trash left out.
