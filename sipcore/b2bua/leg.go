@@ -262,7 +262,7 @@ func (l *Leg) over() {
 	l.srv.forget(l)
 }
 
-// gone is over for a dialog that the other end has ended.
+// gone is over for a dialog that the other end has ended, or that never was.
 func (l *Leg) gone() {
 	l.mu.Lock()
 	defer l.mu.Unlock()

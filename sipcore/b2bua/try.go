@@ -111,7 +111,11 @@ func (c *Call) template() []byte {
 
 // close gives back the leg's port.
 func (l *Leg) close() {
-	l.gone()
+	l.mu.Lock()
+	if l.state != ended && !l.closing {
+		l.over()
+	}
+	l.mu.Unlock()
 	if l.port != nil {
 		if err := l.port.Close(); err != nil {
 			l.srv.log.Debug("Media port not closed", "call", l.call.Chain(), "err", err)
