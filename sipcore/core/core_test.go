@@ -97,7 +97,9 @@ func TestEachMethodFindsItsRoom(t *testing.T) {
 }
 
 func TestAOR(t *testing.T) {
-	aor := core.AOR(func(u route.URI) site.AOR { return site.AOR{User: u.Scheme + "|" + u.User, Domain: fmt.Sprint(u.Host, u.Phone)} })
+	aor := core.AOR(func(u route.URI) site.AOR {
+		return site.AOR{User: u.Scheme + "|" + u.User, Domain: fmt.Sprint(u.Host, u.Phone)}
+	})
 	for in, want := range map[string]site.AOR{
 		"sip:0017201@F.example:5060;user=PHONE": {User: "sip|0017201", Domain: "F.exampletrue"},
 		"tel:+33-4;ext=2":                       {User: "tel|+33-4;ext=2", Domain: "false"},
