@@ -45,7 +45,7 @@ func (c *Call) askSite(id int, f *fork, b route.Branch, to route.Entry, v vector
 		open++
 		halts[i] = newHalt()
 		node := nodes[i]
-		c.srv.wg.Go(func() {
+		c.srv.spawn(func() {
 			o := outgoing{uri: aorURI(to.AOR), dest: edge.Dest{Peer: node}, peer: node, vector: v, to: to}
 			c.try(id, o, halts[i], func(e event) bool {
 				select {

@@ -24,9 +24,11 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/netip"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -101,7 +103,6 @@ type Server struct {
 	cfg   Config
 	log   *slog.Logger
 	layer *transaction.Layer
-	wg    sync.WaitGroup
 	done  chan struct{}
 
 	mu       sync.Mutex
@@ -110,6 +111,8 @@ type Server struct {
 	draining bool
 	closed   bool
 	empty    chan struct{} // closed when draining and no call is left
+	running  int           // goroutines
+	idle     *sync.Cond    // of mu: running is 0
 }
 
 // dialog names a dialog at this end; tags of ours are unguessable, so the
@@ -142,7 +145,30 @@ func New(cfg Config) (*Server, error) {
 	if cfg.MediaAddr == nil {
 		cfg.MediaAddr = func() netip.Addr { return netip.Addr{} }
 	}
-	return &Server{cfg: cfg, log: cfg.Logger, done: make(chan struct{}), legs: map[dialog]*Leg{}, calls: map[*Call]struct{}{}}, nil
+	s := &Server{cfg: cfg, log: cfg.Logger, done: make(chan struct{}), legs: map[dialog]*Leg{}, calls: map[*Call]struct{}{}}
+	s.idle = sync.NewCond(&s.mu)
+	return s, nil
+}
+
+// spawn runs f, which must end when Server.done is closed. Unlike a WaitGroup
+// it may be called while Close waits. A panic ends f and nothing else.
+func (s *Server) spawn(f func()) {
+	s.mu.Lock()
+	s.running++
+	s.mu.Unlock()
+	go func() {
+		defer func() {
+			if r := recover(); r != nil {
+				s.log.Error("A call panicked", "err", fmt.Sprint(r), "stack", string(debug.Stack()))
+			}
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			if s.running--; s.running == 0 {
+				s.idle.Broadcast()
+			}
+		}()
+		f()
+	}()
 }
 
 // Use gives the Server its transactions, before the first request.
@@ -265,13 +291,17 @@ func (s *Server) Close() {
 	for _, c := range calls {
 		c.end(site.Draining)
 	}
-	s.wg.Wait()
+	s.mu.Lock()
+	for s.running > 0 {
+		s.idle.Wait()
+	}
+	s.mu.Unlock()
 }
 
 // send sends a request whose answer changes nothing.
 func (s *Server) send(req *sip.Request, d edge.Dest) {
 	tx := s.layer.Request(context.Background(), req, d)
-	s.wg.Go(func() { // ends with the transaction, or with the server
+	s.spawn(func() { // ends with the transaction, or with the server
 		select {
 		case <-tx.Done():
 		case <-s.done:

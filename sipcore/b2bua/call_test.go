@@ -1,6 +1,7 @@
 package b2bua_test
 
 import (
+	"context"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -8,6 +9,8 @@ import (
 
 	"github.com/emiago/sipgo/sip"
 
+	"carrierclass.net/ccnode/internal/site"
+	"carrierclass.net/ccnode/sipcore/b2bua"
 	"carrierclass.net/ccnode/sipcore/message"
 )
 
@@ -197,7 +200,7 @@ func TestCallerGivesUpAtAnyInstant(t *testing.T) {
 				tx.Respond(tx.Response(180, ""))
 			}
 			time.Sleep(time.Duration(ms) * time.Millisecond)
-			h.tx.Cancel("")
+			h.cancel()
 			if got := h.status(); got != 487 && got != 480 {
 				t.Errorf("after %d ms: %d", ms, got)
 			}
@@ -223,7 +226,7 @@ func TestCancelCrossesAnswer(t *testing.T) {
 		tx.Respond(tx.Response(180, ""))
 		synctest.Wait()
 		go bob.answer(tx, "v=0 bob")
-		go h.tx.Cancel("")
+		go h.cancel()
 		got := h.status()
 		synctest.Wait()
 		if got == 200 {
@@ -308,6 +311,21 @@ func TestFullNodeSaysSoPolitely(t *testing.T) {
 		n.media.full = true
 		if got := ana.call("202", "v=0 ana").status(); got != 480 {
 			t.Errorf("got %d", got)
+		}
+	})
+}
+
+func TestPanicInAFeatureEndsOnlyItsCall(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, n, ana, _, _ := shop(t)
+		defer w.close()
+		n.feature = func(context.Context, site.FeatureName, *b2bua.Call) error { panic("bug") }
+		if got := ana.call("*97", "v=0 ana").status(); got != 480 && got != 500 {
+			t.Errorf("got %d", got)
+		}
+		synctest.Wait()
+		if n.calls.Count() != 0 || n.media.open() != 0 {
+			t.Error("the call is stuck")
 		}
 	})
 }

@@ -76,8 +76,8 @@ func (s *Server) invite(tx *transaction.ServerTx) {
 	}
 	s.register(l)
 	s.log.Info("Call", "call", c.chain, "from", from.AOR.User, "to", to.String(), "via", f.String())
-	s.wg.Go(func() { c.run(to) })
-	s.wg.Go(func() { // ends with the call or its answer
+	s.spawn(func() { c.run(to) })
+	s.spawn(func() { // ends with the call or its answer
 		select {
 		case <-tx.Cancelled():
 			c.end(site.Cancelled)

@@ -229,7 +229,7 @@ func (l *Leg) bye(c site.Cause) {
 	for _, u := range l.unacked {
 		l.closing = true
 		l.mu.Unlock()
-		l.srv.wg.Go(func() { // ends with the ACK, with the last repetition, or with the server
+		l.srv.spawn(func() { // ends with the ACK, with the last repetition, or with the server
 			select {
 			case <-u.ack:
 			case <-l.srv.done:

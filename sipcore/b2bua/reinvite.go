@@ -240,7 +240,7 @@ func (l *Leg) pass(tx *transaction.ServerTx, other *Leg, sdp []byte, req *sip.Re
 	if req.Method == sip.INVITE {
 		stop := make(chan struct{})
 		defer close(stop)
-		l.srv.wg.Go(func() {
+		l.srv.spawn(func() {
 			select {
 			case <-tx.Cancelled():
 				cancel(site.Cancelled)

@@ -48,7 +48,7 @@ func (c *Call) ring(st route.Step, diversions int, first bool) (cause site.Cause
 		for _, phone := range c.phones(st) {
 			id := pending
 			pending++
-			c.srv.wg.Go(func() { c.ringPhone(id, f, phone, st.Target) })
+			c.srv.spawn(func() { c.ringPhone(id, f, phone, st.Target) })
 		}
 	}
 	phones := pending
@@ -60,7 +60,7 @@ func (c *Call) ring(st route.Step, diversions int, first bool) (cause site.Cause
 		id := pending
 		pending++
 		v := vector{applied: st.Kind == route.Ring, diversions: diversions}
-		c.srv.wg.Go(func() { c.askSite(id, f, b, st.Target, v, from) })
+		c.srv.spawn(func() { c.askSite(id, f, b, st.Target, v, from) })
 	}
 	single := pending == 1
 	var over <-chan time.Time

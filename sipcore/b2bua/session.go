@@ -109,7 +109,7 @@ func (l *Leg) watch(d time.Duration, theirs bool) {
 
 func (l *Leg) later(wait time.Duration) {
 	l.session.stop()
-	l.session.timer = time.AfterFunc(wait, func() { l.srv.wg.Go(l.due) })
+	l.session.timer = time.AfterFunc(wait, func() { l.srv.spawn(l.due) })
 }
 
 // due refreshes the session, or ends a call whose other end did not.

@@ -23,7 +23,7 @@ func (c *Call) watchSilence(l *Leg) {
 	if !ok {
 		return
 	}
-	c.srv.wg.Go(func() {
+	c.srv.spawn(func() {
 		begun := c.srv.cfg.Now()
 		t := time.NewTicker(c.srv.cfg.Silence)
 		defer t.Stop()

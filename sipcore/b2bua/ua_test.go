@@ -56,10 +56,11 @@ func (x *ua) request(tx *transaction.ServerTx) {
 	x.mu.Lock()
 	x.log = append(x.log, string(req.Method))
 	x.got[string(req.Method)] = req
+	serve := x.serve
 	x.mu.Unlock()
 	tag, _ := req.To().Params.Get("tag")
 	switch {
-	case x.serve != nil && x.serve(tx):
+	case serve != nil && serve(tx):
 	case req.Method == sip.INVITE && tag == "":
 		go func() {
 			select {
@@ -79,6 +80,13 @@ func (x *ua) request(tx *transaction.ServerTx) {
 	default:
 		tx.Respond(tx.Response(200, ""))
 	}
+}
+
+// behave replaces what the endpoint does with requests.
+func (x *ua) behave(f func(tx *transaction.ServerTx) bool) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.serve = f
 }
 
 func (x *ua) saw() string {
@@ -273,4 +281,11 @@ func (x *ua) callee(tx *transaction.ServerTx) *half {
 	h := &half{x: x, id: req.CallID().Value(), ours: tx.Tag(), seq: 100, self: req.To().Address, peer: req.From().Address, target: req.Contact().Address}
 	h.theirs, _ = req.From().Params.Get("tag")
 	return h
+}
+
+func (h *half) cancel() {
+	h.mu.Lock()
+	tx := h.tx
+	h.mu.Unlock()
+	tx.Cancel("")
 }

@@ -35,6 +35,7 @@ type world struct {
 	stops []func()
 	hole  map[site.NodeID]bool // streams to it never connect
 	off   chan struct{}        // closed by close
+	slow  time.Duration        // to connect to another node
 }
 
 type user struct {
@@ -162,6 +163,7 @@ func (p peers) DialSIP(ctx context.Context, to site.NodeID) (net.Conn, error) {
 	if other == nil {
 		return nil, errors.New("no such node")
 	}
+	time.Sleep(p.w.slow)
 	a, b := net.Pipe()
 	go other.edge.ServeConn(b, p.n.id)
 	return a, nil
