@@ -31,8 +31,8 @@ func (a *arrivals) add(n uint64, id crdt.ID, peer Peer, size int) {
 	a.head = max(a.head, n)
 }
 
-// find returns the position of the first entry with a number of at least n.
-// Numbers of pruned entries are gone, so it looks past them.
+// find returns a position with only pruned entries between it and the first
+// entry with a number of at least n.
 func (a *arrivals) find(n uint64) int {
 	lo, hi := 0, len(a.order)
 	for lo < hi {
@@ -60,10 +60,12 @@ func (a *arrivals) remove(id crdt.ID) uint64 {
 		return 0
 	}
 	delete(a.at, id)
-	if i := a.find(n); i < len(a.order) && a.order[i].n == n {
-		a.order[i] = arrival{}
-		a.dead++
+	i := a.find(n)
+	for a.order[i].n != n { // pruned ones before it; it is there, because at has it
+		i++
 	}
+	a.order[i] = arrival{}
+	a.dead++
 	if a.dead > 64 && a.dead > len(a.order)/2 {
 		a.order = slices.DeleteFunc(a.order, func(x arrival) bool { return x.n == 0 })
 		a.dead = 0

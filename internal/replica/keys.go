@@ -12,7 +12,7 @@ import (
 //
 //	c/<id>              a change, as received
 //	a/<scope><n>        arrival index: id, and the peer it came from
-//	f/<scope>           LtHash of the ids stored under c/
+//	f/<scope>           LtHash of the ids stored under c/, last arrival number
 //	e/<scope>           epochs: [epoch, first n] …
 //	p/<peer><scope>     cursors with a peer
 //	held/<id>           a change not (yet) taken

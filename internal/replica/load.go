@@ -2,6 +2,7 @@ package replica
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"time"
@@ -50,7 +51,7 @@ func (e *Engine) load() error {
 		sc.epochs = sc.epochs[max(0, len(sc.epochs)-maxEpochs):]
 		sc.noted = true
 		start.Put(keyEpoch(name), encode(sc.epochs))
-		start.Put(keyHash(name), sc.stored[:])
+		start.Put(keyHash(name), summary(&sc.stored, sc.arrivals.head))
 	}
 	if err := e.cfg.Disk.Commit(start); err != nil {
 		// It goes with the first turn that succeeds.
@@ -227,7 +228,11 @@ func (e *Engine) checkHashes(r disk.Reader, hurt map[crdt.Scope]bool) error {
 		name := crdt.Scope(key[2:])
 		seen[name] = true
 		sc := e.scope(name)
-		if len(value) != len(sc.stored) || crdt.LtHash(value) != sc.stored {
+		if len(value) == len(sc.stored)+8 {
+			// Numbers are not given twice, even if all that had them are gone.
+			sc.arrivals.head = max(sc.arrivals.head, binary.BigEndian.Uint64(value[len(sc.stored):]))
+		}
+		if len(value) != len(sc.stored)+8 || crdt.LtHash(value[:len(sc.stored)]) != sc.stored {
 			hurt[name] = true
 			e.report(fmt.Sprintf("scope %s does not have the changes it had: neighbours are asked for all of theirs", name))
 		}
@@ -304,6 +309,12 @@ func (e *Engine) readRest(r disk.Reader, hurt map[crdt.Scope]bool) error {
 	)
 }
 
+// summary is what is stored under f/: the hash of the stored ids and the last
+// arrival number.
+func summary(h *crdt.LtHash, head uint64) []byte {
+	return binary.BigEndian.AppendUint64(bytes.Clone(h[:]), head)
+}
+
 // numbered is an entry of the arrival index that has to be written.
 type numbered struct {
 	scope crdt.Scope
@@ -318,6 +329,3 @@ func (s *scope) sizes(c *crdt.Change) {
 	}
 	s.size[c.ID()] = int32(len(c.Raw()))
 }
-
-// fingerprint of what is merged.
-func (s *scope) fingerprint() crdt.Fingerprint { return s.set.Fingerprint() }

@@ -113,8 +113,12 @@ func (e *Engine) Status() Status {
 		if !e.cfg.Topo.Holds(name) {
 			continue
 		}
+		shares := map[Peer]bool{} // who gave it to us and keeps it, too
+		for _, n := range ns {
+			shares[n.Peer] = slices.Contains(n.Shared, name)
+		}
 		sc.arrivals.after(acked[name], func(a arrival) bool {
-			if a.peer == (Peer{}) {
+			if !shares[a.peer] {
 				st.Only.Changes++
 				st.Only.Bytes += int64(a.size)
 			}

@@ -183,7 +183,11 @@ func (t *turn) commit() {
 		return
 	}
 	for name, h := range t.hashes {
-		t.batch.Put(keyHash(name), h[:])
+		head, ok := t.heads[name]
+		if !ok {
+			head = e.scope(name).arrivals.head
+		}
+		t.batch.Put(keyHash(name), summary(h, head))
 	}
 	if t.last > e.clock.last || len(t.staged) > 0 {
 		t.batch.Put(keyClock, encode(max(t.last, e.clock.last)))

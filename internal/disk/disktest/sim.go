@@ -68,6 +68,14 @@ func (m *Medium) CrashAt(n int) {
 	m.crashAt = m.calls + n
 }
 
+// Heal takes back every fault that was arranged and has not come yet.
+func (m *Medium) Heal() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	clear(m.failAt)
+	m.crashAt = 0
+}
+
 // Crash cuts the power now. Open stores fail from here on.
 func (m *Medium) Crash() {
 	m.mu.Lock()
