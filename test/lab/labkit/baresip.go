@@ -339,3 +339,24 @@ func (b *Baresip) LastHeard() Sound {
 	}
 	return h[len(h)-1]
 }
+
+// AwaitParam waits for an event after a mark whose parameter holds a text.
+func (b *Baresip) AwaitParam(mark int, text string, within time.Duration) (Event, bool) {
+	timeout := time.After(within)
+	for {
+		b.mu.Lock()
+		news := b.news
+		for _, e := range b.events[min(mark, len(b.events)):] {
+			if strings.Contains(e.Param, text) {
+				b.mu.Unlock()
+				return e, true
+			}
+		}
+		b.mu.Unlock()
+		select {
+		case <-news:
+		case <-timeout:
+			return Event{}, false
+		}
+	}
+}

@@ -58,8 +58,12 @@ func New(t testing.TB, sites ...string) *Lab {
 	Need(t, "ip", "nft", "nsenter", "tc")
 	sweep(t)
 	labs++
+	dir, err := os.MkdirTemp("", "ccl") // short: sockets live below, and their paths may have 107 octets
+	if err != nil {
+		t.Fatal(err)
+	}
 	l := &Lab{
-		T: t, Dir: t.TempDir(), sites: sites, last: map[string]byte{},
+		T: t, Dir: dir, sites: sites, last: map[string]byte{},
 		name: fmt.Sprintf("%s%d-%s-%d", prefix, os.Getpid(), startOf(os.Getpid()), labs),
 	}
 	t.Cleanup(l.close)
@@ -154,6 +158,11 @@ func (l *Lab) close() {
 			l.T.Errorf("remove %s: %v %s", h.NS, err, out)
 		}
 	}
+	if l.T.Failed() && os.Getenv("CCNODE_KEEP") != "" {
+		l.T.Logf("files are kept in %s", l.Dir)
+		return
+	}
+	os.RemoveAll(l.Dir)
 }
 
 // sweep removes the labs of processes that are no more, with what still runs

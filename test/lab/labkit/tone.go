@@ -1,6 +1,7 @@
 package labkit
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -136,4 +137,28 @@ func parseWAV(b []byte) (s Sound, err error) {
 		b = b[min(len(b), n+n%2):]
 	}
 	return s, fmt.Errorf("no data: %w", io.ErrUnexpectedEOF)
+}
+
+// ReadULaw reads a WAVE file of G.711 mu-law at 8 kHz, as the product serves
+// recordings.
+func ReadULaw(b []byte) (Sound, error) {
+	i := bytes.Index(b, []byte("data"))
+	j := bytes.Index(b, []byte("fmt "))
+	if len(b) < 12 || string(b[8:12]) != "WAVE" || j < 0 || i < 0 || i+8 > len(b) || j+10 > len(b) {
+		return Sound{}, errors.New("not a WAVE file")
+	}
+	if format := binary.LittleEndian.Uint16(b[j+8:]); format != 7 {
+		return Sound{}, fmt.Errorf("format %d, not mu-law", format)
+	}
+	s := Sound{Rate: 8000}
+	for _, u := range b[i+8:] {
+		u = ^u
+		x := (int(u&15)<<3 + 132) << (u >> 4 & 7)
+		x -= 132
+		if u&128 != 0 {
+			x = -x
+		}
+		s.Samples = append(s.Samples, int16(x))
+	}
+	return s, nil
 }
