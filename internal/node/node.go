@@ -2,3 +2,360 @@
 // them in reverse. It is the only place where rooms that do not know each other
 // meet.
 package node
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/netip"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"time"
+
+	"carrierclass.net/ccnode/crdt"
+	"carrierclass.net/ccnode/internal/api"
+	"carrierclass.net/ccnode/internal/blob"
+	"carrierclass.net/ccnode/internal/config"
+	"carrierclass.net/ccnode/internal/disk"
+	"carrierclass.net/ccnode/internal/pair"
+	"carrierclass.net/ccnode/internal/replica"
+	"carrierclass.net/ccnode/internal/site"
+	"carrierclass.net/ccnode/internal/state"
+	"carrierclass.net/ccnode/internal/trust"
+	"carrierclass.net/ccnode/mesh"
+	"carrierclass.net/ccnode/mesh/mdns"
+	"carrierclass.net/ccnode/mesh/p2p"
+)
+
+// Options of a node. Now and Rand default to the system's.
+type Options struct {
+	Config  config.Config
+	Version string
+	Log     *slog.Logger
+	Tell    func(lines ...string) // speaks to the person who started the node
+	Now     func() time.Time
+	Rand    io.Reader
+}
+
+// Node is one running box.
+type Node struct {
+	opt    Options
+	cfg    config.Config
+	log    *slog.Logger
+	now    func() time.Time
+	rand   io.Reader
+	id     *trust.Identity
+	member *member
+	start  time.Time
+
+	folder   *disk.Folder
+	store    disk.Store
+	blobs    *blob.Store
+	book     *trust.Book
+	mesh     *p2p.Mesh
+	engine   *replica.Engine
+	state    *state.State
+	pair     *pair.Table
+	reach    *reach
+	calls    *telephony
+	fetch    *replica.Blobs
+	arrivals arrivals
+	lan      neighbours
+	certFP   string
+	web      *web
+
+	announce mdns.Announcer
+	wg       sync.WaitGroup
+
+	pairMu   sync.Mutex
+	pairNode site.NodeID // with whom bindings are shared; zero alone
+
+	bytesAt time.Time // since when the mesh counts
+}
+
+// Run starts the node and serves until ctx ends. What it was told by a person
+// at founding or joining is printed through Options.Tell.
+func Run(ctx context.Context, opt Options) error {
+	if opt.Now == nil {
+		opt.Now = time.Now
+	}
+	if opt.Rand == nil {
+		opt.Rand = rand.Reader
+	}
+	n := &Node{opt: opt, cfg: opt.Config, log: opt.Log, now: opt.Now, rand: &lockedReader{r: opt.Rand}, start: opt.Now(), bytesAt: opt.Now()}
+	n.reach = newReach(n.now)
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	return n.run(ctx, cancel)
+}
+
+// closer undoes the opening of rooms in reverse.
+type closer []func()
+
+func (c *closer) add(fn func()) { *c = append(*c, fn) }
+func (c closer) close() {
+	for i := len(c) - 1; i >= 0; i-- {
+		c[i]()
+	}
+}
+
+func (n *Node) run(ctx context.Context, cancel context.CancelCauseFunc) (err error) {
+	var rooms closer
+	defer func() { rooms.close() }()
+
+	if n.folder, err = disk.LockFolder(n.cfg.Data); err != nil {
+		return err
+	}
+	rooms.add(func() { n.folder.Close() })
+	if n.id, err = identity(n.cfg.Data, n.rand); err != nil {
+		return err
+	}
+	if n.member, err = readMember(n.cfg.Data); err != nil {
+		return err
+	}
+	listeners, fp, err := listenWeb(n.cfg, n.rand, n.now())
+	if err != nil {
+		return err
+	}
+	n.certFP = fp
+	served := false
+	rooms.add(func() {
+		if !served {
+			for _, l := range listeners {
+				l.Close()
+			}
+		}
+	})
+
+	if n.store, err = disk.OpenBadger(disk.Options{Dir: filepath.Join(n.cfg.Data, "db"), Reserve: n.cfg.ReserveBytes, SetAside: true, Now: n.now, Log: n.log.With("room", "disk")}); err != nil {
+		return err
+	}
+	rooms.add(func() {
+		if err := n.store.Close(); err != nil {
+			n.log.Error("Closing the store failed", "err", err)
+		}
+	})
+
+	if err := n.openMesh(ctx, &rooms); err != nil {
+		return err
+	}
+	fresh := n.member == nil
+	if fresh {
+		switch n.cfg.Join {
+		case "":
+			err = n.found()
+		case "lan":
+			err = n.joinLAN(ctx)
+		default:
+			err = n.joinToken(ctx, n.cfg.Join)
+		}
+		if err != nil {
+			return err
+		}
+	} else if n.cfg.Join != "" {
+		n.opt.Tell("this box is a member already; it goes on as " + n.member.Letter + ".s" + n.member.Code + "." + n.member.Domain)
+	}
+	if err := n.openState(ctx, cancel, &rooms); err != nil {
+		return err
+	}
+	if err := n.ready(ctx, fresh); err != nil {
+		return err
+	}
+	if err := n.openTelephony(ctx, cancel, &rooms); err != nil {
+		return err
+	}
+
+	token, err := adminToken(n.cfg.Data, n.rand)
+	if err != nil {
+		return err
+	}
+	served = true
+	n.web = serveWeb(listeners, api.Handler(api.Config{Backend: &backend{n}, Build: n.opt.Version, Token: token, Log: n.log.With("room", "api")}), n.log)
+	rooms.add(n.web.close)
+	n.welcome(fresh)
+	<-ctx.Done()
+	n.drain()
+	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.Canceled) {
+		return cause
+	}
+	return nil
+}
+
+// openMesh binds the port for other nodes.
+func (n *Node) openMesh(ctx context.Context, rooms *closer) (err error) {
+	var listen []netip.AddrPort
+	for _, ip := range n.cfg.Listen {
+		listen = append(listen, netip.AddrPortFrom(ip, uint16(n.cfg.MeshPort)))
+	}
+	var from netip.Addr
+	if len(n.cfg.Listen) == 1 && n.cfg.Listen[0].IsValid() && !n.cfg.Listen[0].IsUnspecified() {
+		from = n.cfg.Listen[0]
+	}
+	n.mesh, err = p2p.New(p2p.Config{Key: n.id.Private(), Listen: listen, DialFrom: from, Now: n.now, Log: n.log.With("room", "mesh"),
+		Relay: n.mayRelay})
+	if err != nil {
+		return inUse(err, "mesh", fmt.Sprint(listen), "--mesh-port")
+	}
+	rooms.add(func() { n.mesh.Close() })
+	return nil
+}
+
+// mayRelay: between two members, if our grant says that we carry for others.
+func (n *Node) mayRelay(from, to mesh.PeerID) bool {
+	if n.book == nil {
+		return false
+	}
+	own, err := n.book.Member(n.id.Node())
+	if err != nil || own.Rights&trust.Relay == 0 {
+		return false
+	}
+	_, err1 := n.book.Member(site.NodeID(from))
+	_, err2 := n.book.Member(site.NodeID(to))
+	return err1 == nil && err2 == nil
+}
+
+// openState reads the state from disk and starts the exchange.
+func (n *Node) openState(ctx context.Context, cancel context.CancelCauseFunc, rooms *closer) (err error) {
+	fleet, chain, err := n.chain()
+	if err != nil {
+		return err
+	}
+	n.book = trust.NewBook(chain.Founding)
+	if err := n.book.AddChain(chain); err != nil {
+		return fmt.Errorf("read the membership: %w", err)
+	}
+	if n.blobs, err = blob.Open(blob.Options{Dir: filepath.Join(n.cfg.Data, "blobs"), Reserve: n.cfg.ReserveBytes, Free: disk.FreeBytes, Random: n.rand, Now: n.now, Log: n.log.With("room", "blob")}); err != nil {
+		return err
+	}
+	if n.fetch, err = replica.NewBlobs(replica.BlobConfig{Store: n.blobs, Disk: n.store, Mesh: n.mesh, Now: n.now, Log: n.log.With("room", "blobs"),
+		Wanted: n.wanted, Arrived: n.arrivals.here}); err != nil {
+		return err
+	}
+	n.engine, err = replica.New(replica.Config{
+		Node: crdt.NodeID(n.id.Node()), Fleet: fleet, Auth: chain.Last().ID(), Sign: n.id.Sign,
+		Disk: n.store, Gate: gate{n.book}, Topo: topology{n}, Mesh: n.mesh,
+		Now: n.now, Random: n.rand, Log: n.log.With("room", "replica"), Synced: clockSynced, Machine: machineID(), Blobs: n.fetch,
+		TrustMoved: func(v replica.View, _ []crdt.Cell) { n.book.Sync(v.Set(crdt.Trust)) },
+	})
+	if err != nil {
+		return err
+	}
+	n.engine.View(func(v replica.View) { n.book.Sync(v.Set(crdt.Trust)) })
+	ectx, stop := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() { // ends with stop, below
+		defer close(done)
+		if err := n.engine.Run(ectx); err != nil && ectx.Err() == nil {
+			cancel(fmt.Errorf("replica: %w", err))
+		}
+	}()
+	rooms.add(func() { stop(); <-done })
+	w := writer{n.engine}
+	if n.state, err = state.Open(state.Config{Engine: w, Book: n.book, Identity: n.id, Site: n.member.Site, Now: n.now,
+		Random: n.rand, Log: n.log.With("room", "state"), History: w.history}); err != nil {
+		return err
+	}
+	rooms.add(n.state.Close)
+	// Members and their addresses move the mesh and the exchange; messages name
+	// recordings that are wanted here.
+	cancelWatch := n.engine.Watch(func(scope crdt.Scope, cells []crdt.Cell) {
+		for _, c := range cells {
+			if scope == crdt.Trust || (scope == crdt.Fleet && c.Table == state.TableNode) {
+				n.moved(ctx)
+				n.sharePair()
+				return
+			}
+			if c.Table == state.TableMessage || c.Table == state.TableUser {
+				n.fetch.Poke()
+				return
+			}
+		}
+	})
+	rooms.add(cancelWatch)
+	n.mesh.HandleStrangers(joinProtocol, n.serveJoin)
+	n.mesh.Handle(apiProtocol, n.serveRemote)
+	n.moved(ctx)
+	n.watchNetwork(ctx, rooms)
+	return nil
+}
+
+// chain reads our own proof of membership.
+func (n *Node) chain() (crdt.FleetID, *trust.Chain, error) {
+	f, err := n.member.fleetID()
+	if err != nil {
+		return f, nil, err
+	}
+	c, err := trust.VerifyChain(n.member.Chain, f, n.id.Public())
+	if err != nil {
+		return f, nil, fmt.Errorf("read the membership: %w; join again with a new invite", err)
+	}
+	return f, c, nil
+}
+
+// watchNetwork tells the engine and the neighbours when addresses came or went.
+func (n *Node) watchNetwork(ctx context.Context, rooms *closer) {
+	wctx, stop := context.WithCancel(ctx)
+	n.wg.Go(func() {
+		err := p2p.WatchNetwork(wctx, func() {
+			n.engine.NetworkChanged()
+			n.announceLAN()
+		})
+		if err != nil && wctx.Err() == nil {
+			n.log.Warn("Changes of the network will not be noticed at once", "err", err)
+		}
+	})
+	rooms.add(func() { stop(); n.wg.Wait() })
+}
+
+func (n *Node) announceLAN() {
+	if n.cfg.NoMulticast || n.member == nil {
+		return
+	}
+	var key [32]byte
+	copy(key[:], n.id.Public())
+	err := n.announce.Update(mdns.Info{Node: n.id.Node().String(), Key: key, Fleet: n.member.Domain, Site: n.member.Code,
+		Name: n.member.SiteName, Port: n.cfg.MeshPort, Addrs: n.cfg.Listen})
+	if err != nil {
+		n.log.Debug("Not announced on the LAN", "err", err)
+	}
+}
+
+// meshAddrs are where other nodes find this one. If a router forwards to it,
+// other sites use the router's address, and only the pair our own.
+func (n *Node) meshAddrs() (out []string) {
+	mark := ""
+	if n.cfg.Advertise != "" {
+		out = append(out, hostPort(n.cfg.Advertise, n.cfg.MeshPort))
+		mark = lanPrefix
+	}
+	for _, ip := range n.cfg.Listen {
+		if len(out) < 4 {
+			out = append(out, mark+p2p.JoinHostPort(ip, n.cfg.MeshPort))
+		}
+	}
+	return out
+}
+
+func hostPort(host string, port int) string {
+	ip, err := netip.ParseAddr(host)
+	if err != nil {
+		return host + ":" + strconv.Itoa(port)
+	}
+	return p2p.JoinHostPort(ip, port)
+}
+
+// lockedReader lets many goroutines draw from one source.
+type lockedReader struct {
+	mu sync.Mutex
+	r  io.Reader
+}
+
+func (l *lockedReader) Read(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.r.Read(b)
+}

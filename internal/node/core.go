@@ -1,0 +1,236 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"carrierclass.net/ccnode/crdt"
+	"carrierclass.net/ccnode/crdt/antientropy"
+	"carrierclass.net/ccnode/internal/replica"
+	"carrierclass.net/ccnode/internal/site"
+	"carrierclass.net/ccnode/internal/state"
+	"carrierclass.net/ccnode/internal/trust"
+	"carrierclass.net/ccnode/mesh"
+)
+
+// gate lets the book of grants judge changes for the engine.
+type gate struct{ book *trust.Book }
+
+func (g gate) Key(c *crdt.Change) ([]byte, bool) {
+	k, ok := g.book.Key(c)
+	return k, ok
+}
+
+func (g gate) Admit(c *crdt.Change, _ replica.View) replica.Verdict {
+	v, err := g.book.Admit(c)
+	out := replica.Verdict{}
+	if err != nil {
+		out.Reason = err.Error()
+	}
+	switch v {
+	case trust.Accept:
+		out.Outcome = replica.Accept
+	case trust.Hold:
+		out.Outcome = replica.Hold
+	default:
+		out.Outcome = replica.Refuse
+	}
+	return out
+}
+
+// writer is the engine as state wants it.
+type writer struct{ e *replica.Engine }
+
+func (w writer) Commit(ctx context.Context, m state.Mutation) (crdt.Stamp, error) {
+	r := replica.Mutation{Scope: m.Scope, Writes: m.Writes, By: m.By, Token: m.Token}
+	if m.Precondition != nil {
+		r.Precondition = func(v replica.View) error { return m.Precondition(v) }
+	}
+	rc, err := w.e.Commit(ctx, r)
+	return rc.Stamp, err
+}
+
+func (w writer) View(fn func(state.View)) { w.e.View(func(v replica.View) { fn(v) }) }
+
+func (w writer) Watch(fn func(crdt.Scope, []crdt.Cell)) func() { return w.e.Watch(fn) }
+
+func (w writer) history(cell crdt.Cell, fn func(state.Past) error) error {
+	return w.e.History(cell, func(p replica.Past) error {
+		return fn(state.Past{Cell: p.Cell, Version: p.Version, By: p.By, At: p.At})
+	})
+}
+
+// topology says what this node holds and with whom it exchanges it: trust,
+// fleet and its own site; with the pair everything, with others what all hold.
+type topology struct{ n *Node }
+
+// everybody is how many nodes still all talk to each other. Beyond it a node
+// talks to its pair and to those nearest by rank; the sites it must deliver to
+// are added by need.
+const everybody = 16
+
+func (t topology) Holds(s crdt.Scope) bool {
+	return s == crdt.Trust || s == crdt.Fleet || s == crdt.SiteScope(t.n.member.Site)
+}
+
+func (t topology) Neighbours() (out []antientropy.Neighbour) {
+	own := t.n.member.Site
+	members := t.n.book.Members(site.ID{})
+	near := t.n.near(members)
+	for _, g := range members {
+		id := g.Node()
+		if id == t.n.id.Node() {
+			continue
+		}
+		nb := antientropy.Neighbour{Peer: crdt.NodeID(id), Pause: len(t.n.addrsOf(id)) == 0}
+		switch {
+		case g.Site == own:
+			nb.Shared = []crdt.Scope{crdt.Trust, crdt.SiteScope(own), crdt.Fleet}
+		case near[id]:
+			nb.Shared = []crdt.Scope{crdt.Trust, crdt.Fleet}
+			nb.Holds = []crdt.Scope{crdt.SiteScope(g.Site)}
+		default:
+			nb.Holds = []crdt.Scope{crdt.SiteScope(g.Site)}
+		}
+		out = append(out, nb)
+	}
+	return out
+}
+
+// near picks the neighbours for what all nodes hold: everybody in a small
+// fleet; else the ring by grant nonce, four to each side, which is connected
+// whoever is missing three in a row.
+func (n *Node) near(members []*trust.Grant) map[site.NodeID]bool {
+	out := map[site.NodeID]bool{}
+	if len(members) <= everybody {
+		for _, g := range members {
+			out[g.Node()] = true
+		}
+		return out
+	}
+	ring := slices.Clone(members)
+	slices.SortFunc(ring, func(a, b *trust.Grant) int { return slices.Compare(a.Nonce[:], b.Nonce[:]) })
+	at := slices.IndexFunc(ring, func(g *trust.Grant) bool { return g.Node() == n.id.Node() })
+	for d := 1; d <= 4; d++ {
+		out[ring[(at+d)%len(ring)].Node()] = true
+		out[ring[(at-d+len(ring))%len(ring)].Node()] = true
+	}
+	return out
+}
+
+// addrsOf is where a node is said to be: in its own record, or as its sponsor
+// told us while that record has not arrived.
+func (n *Node) addrsOf(id site.NodeID) []string {
+	var all []string
+	lan := false
+	if n.state != nil {
+		x, _ := n.state.Node(id)
+		all, lan = x.Mesh, x.Site == n.member.Site
+	}
+	if len(all) == 0 {
+		for _, s := range n.member.Sponsor {
+			if s.Node == id {
+				all = s.Addrs
+			}
+		}
+	}
+	var near, far []string
+	for _, a := range all {
+		if l, ok := strings.CutPrefix(a, lanPrefix); ok {
+			near = append(near, l)
+		} else {
+			far = append(far, a)
+		}
+	}
+	if lan {
+		return append(near, far...)
+	}
+	return far
+}
+
+// admit tells the mesh who belongs to the fleet now.
+func (n *Node) admit() {
+	var peers []mesh.Peer
+	var relays []mesh.PeerID
+	members := n.book.Members(site.ID{})
+	for _, g := range members {
+		if g.Rights&trust.Relay != 0 && g.Node() != n.id.Node() {
+			relays = append(relays, mesh.PeerID(g.Node()))
+		}
+	}
+	known := map[site.NodeID]bool{}
+	for _, g := range members {
+		id := g.Node()
+		if id == n.id.Node() {
+			continue
+		}
+		known[id] = true
+		via := slices.DeleteFunc(slices.Clone(relays), func(r mesh.PeerID) bool { return r == mesh.PeerID(id) })
+		peers = append(peers, mesh.Peer{ID: mesh.PeerID(id), Addrs: n.addrsOf(id), Via: via})
+	}
+	// A newcomer knows its sponsor before it has the grants.
+	for _, s := range n.member.Sponsor {
+		if !known[s.Node] && n.book.Revocation(s.Node) == nil {
+			peers = append(peers, mesh.Peer{ID: mesh.PeerID(s.Node), Addrs: s.Addrs})
+		}
+	}
+	n.mesh.Admit(peers)
+}
+
+// moved is called after the members or their addresses changed.
+func (n *Node) moved(ctx context.Context) {
+	n.admit()
+	if err := n.engine.TopologyChanged(ctx); err != nil && !errors.Is(err, replica.ErrStopped) && ctx.Err() == nil {
+		n.log.Warn("The exchange goes by an old list of nodes", "err", err)
+	}
+}
+
+// nodeName is how people see a node: a.s0001.shops.example.
+func (n *Node) nodeName(id site.NodeID) string {
+	x, _ := n.state.Node(id)
+	_, domain := n.state.Fleet()
+	if s, ok := n.state.Site(x.Site); ok && x.Name != "" {
+		return x.Name + "." + s.Domain(domain)
+	}
+	return id.String()
+}
+
+// siteOfNode is the code of the site a node serves.
+func (n *Node) siteOfNode(id site.NodeID) string {
+	x, _ := n.state.Node(id)
+	s, _ := n.state.Site(x.Site)
+	return s.Code
+}
+
+// findNode takes a name or an id.
+func (n *Node) findNode(who string) (site.NodeID, error) {
+	var id site.NodeID
+	if id.UnmarshalText([]byte(who)) == nil {
+		if _, ok := n.state.Node(id); ok {
+			return id, nil
+		}
+	}
+	for _, x := range n.state.Nodes(site.ID{}) {
+		if n.nodeName(x.ID) == who {
+			return x.ID, nil
+		}
+	}
+	return id, fmt.Errorf("no node %q", who)
+}
+
+// dialable is where a box can reach us: on our own LAN, or from elsewhere.
+func (n *Node) dialable(lan bool) (out []string) {
+	for _, a := range n.meshAddrs() {
+		l, isLAN := strings.CutPrefix(a, lanPrefix)
+		if !isLAN || lan {
+			out = append(out, l)
+		}
+	}
+	return out
+}
+
+// lanPrefix marks addresses that only the other node of the site can use.
+const lanPrefix = "lan:"

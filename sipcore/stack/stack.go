@@ -1,0 +1,139 @@
+// Package stack puts the rooms of signalling together for one node: it opens
+// and closes them in order. What they need from the house comes in through
+// Config; SIP does not leave this side of the door.
+package stack
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"time"
+
+	"carrierclass.net/ccnode/internal/site"
+	"carrierclass.net/ccnode/sipcore"
+	"carrierclass.net/ccnode/sipcore/b2bua"
+	"carrierclass.net/ccnode/sipcore/core"
+	"carrierclass.net/ccnode/sipcore/digest"
+	"carrierclass.net/ccnode/sipcore/edge"
+	"carrierclass.net/ccnode/sipcore/registrar"
+	"carrierclass.net/ccnode/sipcore/route"
+)
+
+// Config is everything signalling needs of the house. All of it is required
+// unless said otherwise.
+type Config struct {
+	Node   site.NodeID
+	Listen []netip.AddrPort // UDP and TCP each
+
+	View        route.View // answers as of now
+	Location    sipcore.LocationService
+	Credentials sipcore.Credentials
+	NonceKey    [32]byte      // the same at both nodes of a pair
+	NonceShared time.Duration // how long a nonce of the other node is taken here
+	Anchor      sipcore.Anchor
+	Peers       sipcore.Peers
+	Reach       sipcore.Reach
+	Records     b2bua.Records
+	MediaAddr   func() netip.Addr
+
+	// Feature runs a feature for a call; see b2bua.Config.
+	Feature func(ctx context.Context, name site.FeatureName, c *b2bua.Call) error
+
+	Expires  time.Duration // granted to phones on the LAN at most
+	MaxCalls int
+	Grace    time.Duration // for calls to end when draining
+
+	Log  *slog.Logger
+	Now  func() time.Time
+	Rand io.Reader
+}
+
+// Stack is the signalling of one node.
+type Stack struct {
+	cfg   Config
+	edge  *edge.Edge
+	core  *core.Core
+	calls *b2bua.Server
+
+	stop context.CancelFunc
+	done chan error
+}
+
+// New binds the sockets. Serve must follow.
+func New(cfg Config) (*Stack, error) {
+	c := &Stack{cfg: cfg, done: make(chan error, 1)}
+	var listen []edge.Listen
+	for _, a := range cfg.Listen {
+		listen = append(listen, edge.Listen{Transport: site.UDP, Addr: a}, edge.Listen{Transport: site.TCP, Addr: a})
+	}
+	var err error
+	c.edge, err = edge.New(edge.Config{Listen: listen, Node: cfg.Node, Peers: cfg.Peers, Logger: cfg.Log.With("room", "edge"), Now: cfg.Now, Rand: cfg.Rand})
+	if err != nil {
+		return nil, err
+	}
+	if err := c.edge.Listen(); err != nil {
+		return nil, err
+	}
+	dg, err := digest.NewServer(digest.Config{Key: cfg.NonceKey, Store: cfg.Credentials, Shared: cfg.NonceShared, Now: cfg.Now, Rand: cfg.Rand})
+	if err != nil {
+		return nil, err
+	}
+	aor := core.AOR(func(u route.URI) site.AOR { return route.AOR(cfg.View, u) })
+	realm := func(a site.AOR) string { return route.Realm(cfg.View, a) }
+	reg := registrar.New(registrar.Config{Edge: c.edge, Location: cfg.Location, Digest: dg, AOR: aor, Realm: realm, Node: cfg.Node,
+		LANExpires: cfg.Expires, Logger: cfg.Log.With("room", "registrar"), Now: cfg.Now})
+	c.calls, err = b2bua.New(b2bua.Config{
+		Edge: c.edge, View: func() route.View { return cfg.View }, Location: cfg.Location, Digest: dg, Anchor: cfg.Anchor, Node: cfg.Node,
+		Feature: cfg.Feature, Reach: cfg.Reach, Records: cfg.Records, MediaAddr: cfg.MediaAddr, MaxCalls: cfg.MaxCalls, Grace: cfg.Grace,
+		Logger: cfg.Log.With("room", "b2bua"), Now: cfg.Now, Rand: cfg.Rand,
+	})
+	if err != nil {
+		return nil, err
+	}
+	c.core = core.New(core.Config{Edge: c.edge, Registrar: reg, Calls: c.calls, Logger: cfg.Log.With("room", "transaction"), Now: cfg.Now, Rand: cfg.Rand})
+	c.calls.Use(c.core.Layer())
+	return c, nil
+}
+
+// Serve starts reading; failed is called if that ends by itself.
+func (c *Stack) Serve(failed func(error)) {
+	ctx, stop := context.WithCancel(context.Background())
+	c.stop = stop
+	go func() { // ends with Close
+		err := c.core.Serve(ctx)
+		if ctx.Err() == nil {
+			failed(err)
+		}
+		c.done <- err
+	}()
+}
+
+// ServePeer serves one signalling stream of another node.
+func (c *Stack) ServePeer(conn net.Conn, from site.NodeID) { c.edge.ServeConn(conn, from) }
+
+// Addrs says where phones register, like "udp:192.0.2.1:5060".
+func (c *Stack) Addrs() (out []string) {
+	for _, l := range c.edge.Addrs() {
+		out = append(out, string(l.Transport)+":"+l.Addr.String())
+	}
+	return out
+}
+
+// Calls lists the calls there are; Count counts them.
+func (c *Stack) Calls() []b2bua.CallState { return c.calls.Calls() }
+func (c *Stack) Count() int               { return c.calls.Count() }
+
+// Drain takes no new calls and waits for those there are, within ctx and the
+// grace.
+func (c *Stack) Drain(ctx context.Context) { c.calls.Drain(ctx) }
+
+// Close ends all calls and closes the sockets.
+func (c *Stack) Close() {
+	c.calls.Close()
+	if c.stop != nil {
+		c.stop()
+		<-c.done
+	}
+}
