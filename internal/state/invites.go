@@ -158,3 +158,36 @@ func (s *State) RedeemInvite(ctx context.Context, id site.RecordID, by site.Node
 	}
 	return nil
 }
+
+// A VoidRedemption is a box that a cut-off node admitted with an invite that
+// somebody else had used before. It waits for a person: approve it again with
+// an invite of its own, or revoke it.
+type VoidRedemption struct {
+	Invite site.RecordID
+	Node   site.NodeID // admitted, and should not have been
+	Stands site.NodeID // whose redemption counts
+}
+
+// VoidRedemptions lists those that this node caused; the node that redeemed
+// second is the one that remembers.
+func (s *State) VoidRedemptions() (out []VoidRedemption, err error) {
+	if s.cfg.History == nil {
+		return nil, nil
+	}
+	for _, i := range s.Invites() {
+		cell := crdt.Cell{Scope: s.scope, Table: TableRedeemed, Record: string(i.ID[:])}
+		err := s.cfg.History(cell, func(p Past) error {
+			var w wireRedeemed
+			if p.Cell == cell && unmarshal(p.Version.Value, &w) && len(w.Node) == len(site.NodeID{}) && site.NodeID(w.Node) != i.Redeemed {
+				if _, err := s.cfg.Book.Member(site.NodeID(w.Node)); err == nil {
+					out = append(out, VoidRedemption{Invite: i.ID, Node: site.NodeID(w.Node), Stands: i.Redeemed})
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return nil, fmt.Errorf("read what became of invite %s: %w", i.ID, err)
+		}
+	}
+	return out, nil
+}

@@ -16,6 +16,9 @@ const (
 	TableDirectory = trust.FleetSites + 1    // record: trust.SiteRecord(home, user)
 	TableNode      = trust.FleetNodes        // record: node id
 
+	// SiteTables is the least table of a site scope.
+	SiteTables = trust.SiteOwn
+
 	// site scope
 	TableUser     = trust.SiteOwn     // record: user
 	TableDevice   = trust.SiteOwn + 1 // record: device
