@@ -299,6 +299,30 @@ func TestUnknownGrantIsHeldAndTakenWhenTrustMoves(t *testing.T) {
 	}
 }
 
+func TestHeldChangesAreJudgedAgainOnRequest(t *testing.T) {
+	n, m := alone(t)
+	n.mustStart(m)
+	defer n.stop()
+	bob := newMember("bob")
+	c := &crdt.Change{Scope: siteA, Node: bob.id, Actor: 1, Stamp: crdt.MakeStamp(time.Now().UnixMilli(), 0), Auth: bob.auth,
+		Writes: []crdt.Write{write(1, "u1", "name", "Bob")}}
+	if err := crdt.Seal(c, testFleet, bob.sign); err != nil {
+		t.Fatal(err)
+	}
+	if _, v, err := n.e.Submit(t.Context(), c.Raw()); err != nil || v.Outcome != Hold {
+		t.Fatalf("got %v, %v", v, err)
+	}
+	merged := make(chan struct{}, 10)
+	defer n.e.Watch(func(crdt.Scope, []crdt.Cell) { merged <- struct{}{} })()
+	n.gate.learn(bob)
+	n.e.TrustChanged()
+	<-merged
+	n.want(siteA, "u1", "name", "Bob")
+	if err := n.e.DropHeld(t.Context(), c.ID()); err != ErrUnknownChange {
+		t.Fatalf("dropping what is not held: %v", err)
+	}
+}
+
 func TestAChangeFromTheFutureWaitsForItsTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n, m := alone(t)

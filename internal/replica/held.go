@@ -17,8 +17,9 @@ type heldChange struct {
 	at     time.Time
 	busy   bool // it is being judged again
 	// owned by Run: against which state of trust it was last judged
-	verified bool
-	judgedAt uint64
+	verified  bool
+	judgedAt  uint64
+	unknownAt uint64 // 1 + the state of trust in which its grant was unknown
 }
 
 type heldRecord struct {
@@ -50,8 +51,12 @@ func (e *Engine) retryHeld() {
 		if h.busy {
 			continue
 		}
-		if _, known := e.cfg.Gate.Key(h.change); !known || e.clock.ahead(h.change.Stamp, now, synced) {
+		if h.unknownAt == e.trustMoves+1 || e.clock.ahead(h.change.Stamp, now, synced) {
 			continue // nothing that matters to it has moved
+		}
+		if _, known := e.cfg.Gate.Key(h.change); !known {
+			h.unknownAt = e.trustMoves + 1
+			continue
 		}
 		if h.judgedAt == e.trustMoves && h.verified {
 			continue
@@ -137,4 +142,15 @@ func (e *Engine) wait(ctx context.Context, done <-chan answer) error {
 			return ErrStopped
 		}
 	}
+}
+
+// TrustChanged judges the held changes again, after the gate learnt something
+// another way than by a merge.
+func (e *Engine) TrustChanged() {
+	e.enqueue(func(t *turn) {
+		t.after = append(t.after, func() {
+			e.trustMoves++
+			e.judgeHeld = true
+		})
+	})
 }
