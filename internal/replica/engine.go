@@ -181,6 +181,19 @@ func (e *Engine) flush() {
 	t.commit()
 }
 
+// need is scope for the engine's goroutine while it does not hold mu: readers
+// may look at the map meanwhile.
+func (e *Engine) need(name crdt.Scope) *scope {
+	if s := e.scopes[name]; s != nil {
+		return s
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.scope(name)
+}
+
+// scope returns a scope, made at its first change. The caller holds mu, or runs
+// before anybody reads.
 func (e *Engine) scope(name crdt.Scope) *scope {
 	s := e.scopes[name]
 	if s == nil {

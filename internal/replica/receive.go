@@ -132,7 +132,7 @@ func (t *turn) judge(d *delivery, in *incoming) Verdict {
 	switch {
 	case in.verified == forged:
 		return Verdict{Refuse, "its signature is wrong"}
-	case t.ids[id] || e.scope(c.Scope).set.Has(id):
+	case t.ids[id] || e.need(c.Scope).set.Has(id):
 		_, in.again = e.held[id]
 		if in.again && !t.ids[id] {
 			t.unhold(id)

@@ -131,7 +131,7 @@ func (t *turn) hash(name crdt.Scope) *crdt.LtHash {
 	h := t.hashes[name]
 	if h == nil {
 		h = new(crdt.LtHash)
-		*h = t.e.scope(name).stored
+		*h = t.e.need(name).stored
 		t.hashes[name] = h
 	}
 	return h
@@ -151,7 +151,7 @@ func (t *turn) stage(s staged) {
 	case s.out:
 		t.batch.Put(keyOutbox(id), encode(outboxRecord{Raw: c.Raw(), At: t.now.UnixMilli()}))
 	default:
-		sc := e.scope(c.Scope)
+		sc := e.need(c.Scope)
 		head, ok := t.heads[c.Scope]
 		if !ok {
 			head = sc.arrivals.head
@@ -185,7 +185,7 @@ func (t *turn) commit() {
 	for name, h := range t.hashes {
 		head, ok := t.heads[name]
 		if !ok {
-			head = e.scope(name).arrivals.head
+			head = e.need(name).arrivals.head
 		}
 		t.batch.Put(keyHash(name), summary(h, head))
 	}
