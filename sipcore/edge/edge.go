@@ -37,7 +37,6 @@ import (
 	"net"
 	"net/netip"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/emiago/sipgo/sip"
@@ -92,8 +91,9 @@ type Edge struct {
 	limits  Limits
 	log     *slog.Logger
 	gate    *gate
-	macs    sync.Pool // of hash.Hash, for stateless To tags
-	handler atomic.Pointer[Handler]
+	macs    sync.Pool     // of hash.Hash, for stateless To tags
+	handler Handler       // set before started is closed
+	started chan struct{} // closed by Serve
 	wg      sync.WaitGroup
 
 	mu       sync.Mutex
@@ -141,7 +141,7 @@ func New(cfg Config) (*Edge, error) {
 	}
 	e := &Edge{
 		cfg: cfg, limits: cfg.Limits.withDefaults(), log: cfg.Logger,
-		streams: map[string]*Flow{}, dialled: map[destKey]*Flow{}, dialling: map[destKey]*dialling{}, peers: map[site.NodeID]*Flow{},
+		streams: map[string]*Flow{}, dialled: map[destKey]*Flow{}, dialling: map[destKey]*dialling{}, started: make(chan struct{}), peers: map[site.NodeID]*Flow{},
 		perIP: map[netip.Addr]int{}, routes: map[netip.Addr]*packet{},
 	}
 	var key [32]byte
@@ -212,9 +212,11 @@ func (e *Edge) Addrs() []Listen {
 }
 
 // Serve reads until ctx ends or a datagram socket fails for good. It closes
-// every socket and connection, and returns when no handler runs any more.
+// every socket and connection, and returns when no handler runs any more. It is
+// called once; what arrives on connections made before waits for it.
 func (e *Edge) Serve(ctx context.Context, h Handler) error {
-	e.handler.Store(&h)
+	e.handler = h
+	close(e.started)
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	for _, p := range e.packets {

@@ -25,10 +25,6 @@ func (e *Edge) receive(raw []byte, f *Flow) (ok bool) {
 			ok = true
 		}
 	}()
-	h := e.handler.Load()
-	if h == nil {
-		return true
-	}
 	msg, fault := message.Parse(raw, f.Transport.Reliable())
 	if fault != nil {
 		e.refuse(fault, f)
@@ -43,9 +39,9 @@ func (e *Edge) receive(raw []byte, f *Flow) (ok bool) {
 			e.Respond(req, f, 420, "", sip.NewHeader("Unsupported", strings.Join(tags, ", ")))
 			return true
 		}
-		(*h).HandleRequest(req, f, raw)
+		e.handler.HandleRequest(req, f, raw)
 	case *sip.Response:
-		(*h).HandleResponse(msg, f)
+		e.handler.HandleResponse(msg, f)
 	}
 	return true
 }

@@ -116,10 +116,8 @@ func (e *Edge) register(f *Flow) bool {
 // ended forgets f and tells a handler that wants to know.
 func (e *Edge) ended(f *Flow) {
 	e.forget(f)
-	if h := e.handler.Load(); h != nil {
-		if h, ok := (*h).(FlowHandler); ok {
-			h.FlowClosed(f)
-		}
+	if h, ok := e.handler.(FlowHandler); ok {
+		h.FlowClosed(f)
 	}
 }
 
@@ -153,6 +151,7 @@ func (e *Edge) ServeConn(c net.Conn, peer site.NodeID) {
 
 // readStream reads messages from f until it ends.
 func (e *Edge) readStream(f *Flow) {
+	<-e.started
 	s := f.stream
 	defer e.wg.Done()
 	defer e.ended(f)
