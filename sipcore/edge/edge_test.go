@@ -701,3 +701,31 @@ func TestOneConnectionForManyRequests(t *testing.T) {
 		}
 	})
 }
+
+// TestNothingIsLostBeforeServe: a stream of another node may come first.
+func TestNothingIsLostBeforeServe(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e, err := edge.New(edge.Config{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		h := &answering{e: e}
+		x, y := net.Pipe()
+		served := make(chan bool)
+		go func() { e.ServeConn(y, site.NodeID{7}); close(served) }()
+		go io.WriteString(x, options)
+		synctest.Wait()
+		ctx, cancel := context.WithCancel(t.Context())
+		over := make(chan error)
+		go func() { over <- e.Serve(ctx, h) }()
+		buf := make([]byte, 1000)
+		if n, err := x.Read(buf); err != nil || !strings.HasPrefix(string(buf[:n]), "SIP/2.0 200") {
+			t.Errorf("%q %v", buf[:n], err)
+		}
+		cancel()
+		if err := <-over; err != nil {
+			t.Error(err)
+		}
+		<-served
+	})
+}
