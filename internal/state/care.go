@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -20,10 +21,11 @@ const Keep = 30 * 24 * time.Hour
 // when nothing is to be done, and it ends with ctx. Both nodes of a pair run
 // it; the second waits, so that usually only the first writes.
 func (s *State) Run(ctx context.Context) error {
-	s.care(ctx)
+	s.care(ctx, true)
 	wait := time.NewTimer(6 * time.Hour)
 	defer wait.Stop()
 	for {
+		all := false
 		select {
 		case <-ctx.Done():
 			return nil
@@ -39,18 +41,37 @@ func (s *State) Run(ctx context.Context) error {
 			}
 		case <-wait.C:
 			wait.Reset(6 * time.Hour)
+			all = true
 		}
-		s.care(ctx)
+		s.care(ctx, all)
 	}
 }
 
-func (s *State) care(ctx context.Context) {
-	if n, err := s.Repair(ctx); err != nil && ctx.Err() == nil {
-		s.cfg.Log.Warn("The state could not be put in order", "err", err)
+// care puts in order what merges touched, or everything.
+func (s *State) care(ctx context.Context, all bool) {
+	s.dmu.Lock()
+	dirty := slices.Collect(maps.Keys(s.dirty))
+	clear(s.dirty)
+	s.dmu.Unlock()
+	repair := func() (int, error) {
+		n, err := s.syncDirectory(ctx, "system", dirty...)
+		wrapped, werr := s.WrapKeys(ctx)
+		return n + wrapped, errors.Join(err, werr)
+	}
+	if all {
+		repair = func() (int, error) { return s.Repair(ctx) }
+	}
+	if n, err := repair(); err != nil && ctx.Err() == nil {
+		s.cfg.Log.Warn("The state could not be put in order; it is tried again", "err", err)
+		s.dmu.Lock()
+		for _, u := range dirty {
+			s.dirty[u] = true // with the next merge, or in six hours
+		}
+		s.dmu.Unlock()
 	} else if n > 0 {
 		s.cfg.Log.Info("The state was put in order", "writes", n)
 	}
-	if !s.first() {
+	if !all || !s.first() {
 		return
 	}
 	if n, err := s.PurgeOld(ctx); err != nil && ctx.Err() == nil {

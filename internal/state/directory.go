@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"slices"
 
 	"carrierclass.net/ccnode/crdt"
 	"carrierclass.net/ccnode/internal/site"
@@ -126,17 +127,19 @@ func (s *State) Pick(number string) (Entry, bool) {
 func (s *State) syncDirectory(ctx context.Context, by string, users ...site.RecordID) (n int, err error) {
 	ref, _ := byRef(by)
 	m := Mutation{Scope: crdt.Fleet, By: ref}
-	s.cfg.Engine.View(func(v View) {
-		own, fleet := v.Set(s.scope), v.Set(crdt.Fleet)
-		for _, u := range users {
-			want := entryOf(s.cfg.Site, reader{own, TableUser, string(u[:])})
-			r := reader{fleet, TableDirectory, trust.SiteRecord(s.cfg.Site, u)}
-			if bytes.Equal(want, r.bytes(dirEntry)) || r.final() {
-				continue
+	for part := range slices.Chunk(users, 200) { // merges go on between the parts
+		s.cfg.Engine.View(func(v View) {
+			own, fleet := v.Set(s.scope), v.Set(crdt.Fleet)
+			for _, u := range part {
+				want := entryOf(s.cfg.Site, reader{own, TableUser, string(u[:])})
+				r := reader{fleet, TableDirectory, trust.SiteRecord(s.cfg.Site, u)}
+				if bytes.Equal(want, r.bytes(dirEntry)) || r.final() {
+					continue
+				}
+				m.Writes = append(m.Writes, crdt.Write{Table: TableDirectory, Record: r.rec, Field: dirEntry, Value: want})
 			}
-			m.Writes = append(m.Writes, crdt.Write{Table: TableDirectory, Record: r.rec, Field: dirEntry, Value: want})
-		}
-	})
+		})
+	}
 	for len(m.Writes) > 0 {
 		part := m
 		part.Writes = m.Writes[:min(len(m.Writes), crdt.MaxWrites)]

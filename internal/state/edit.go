@@ -110,6 +110,11 @@ func (s *State) Create(ctx context.Context, by string, n Spec) (User, error) {
 func (s *State) follow(ctx context.Context, by string, users ...site.RecordID) {
 	if _, err := s.syncDirectory(ctx, by, users...); err != nil {
 		s.cfg.Log.Warn("The directory follows later", "err", err)
+		s.dmu.Lock()
+		for _, u := range users {
+			s.dirty[u] = true
+		}
+		s.dmu.Unlock()
 		s.stirUp()
 	}
 }

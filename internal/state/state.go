@@ -88,7 +88,10 @@ type State struct {
 
 	keys   *trust.Keyring
 	cancel func()
-	stir   chan struct{} // something merged that may want care
+	stir   chan struct{} // something merged that may want care: see dirty
+
+	dmu   sync.Mutex // guards what a merge touched since the last care
+	dirty map[site.RecordID]bool
 
 	write sync.Mutex // one administrative write at a time: numbers are checked, then taken
 	rmu   sync.Mutex // guards cfg.Random
@@ -106,7 +109,7 @@ func Open(cfg Config) (*State, error) {
 		return nil, fmt.Errorf("open the state: %w: a part of its Config is missing", ErrInvalid)
 	}
 	s := &State{cfg: cfg, node: cfg.Identity.Node(), scope: crdt.SiteScope(cfg.Site), keys: trust.NewKeyring(),
-		stir: make(chan struct{}, 1), ix: newIndex()}
+		stir: make(chan struct{}, 1), dirty: map[site.RecordID]bool{}, ix: newIndex()}
 	s.cancel = cfg.Engine.Watch(s.merged)
 	s.fill.Lock()
 	s.cfg.Engine.View(func(v View) { s.load(v) })
@@ -137,18 +140,25 @@ func (s *State) commit(ctx context.Context, m Mutation) (crdt.Stamp, error) {
 // merged is the engine's news.
 func (s *State) merged(scope crdt.Scope, cells []crdt.Cell) {
 	s.refresh(scope, cells)
+	stir := scope == crdt.Trust
+	s.dmu.Lock()
 	for _, c := range cells {
-		if scope == crdt.Trust || (scope == s.scope && (c.Table == TableUser || c.Table == TableWrap || c.Table == TableKey)) {
-			select {
-			case s.stir <- struct{}{}:
-			default:
-			}
-			return
+		switch {
+		case scope != s.scope:
+		case c.Table == TableUser && len(c.Record) == len(site.RecordID{}):
+			s.dirty[site.RecordID([]byte(c.Record))] = true
+			stir = true
+		case c.Table == TableWrap || c.Table == TableKey:
+			stir = true
 		}
+	}
+	s.dmu.Unlock()
+	if stir {
+		s.stirUp()
 	}
 }
 
-// random draws a record's id.
+// newID draws a record's id.
 func (s *State) newID() (id site.RecordID, err error) {
 	err = s.draw(id[:])
 	return id, err
