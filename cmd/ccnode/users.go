@@ -121,6 +121,7 @@ func setCommand(s *settings) *cobra.Command {
 	var (
 		str  = map[string]*string{}
 		dnd  bool
+		ask  bool
 		ring int
 		sec  bool
 	)
@@ -139,6 +140,7 @@ func setCommand(s *settings) *cobra.Command {
 		str[name] = f.String(name, "", help)
 	}
 	f.BoolVar(&dnd, "dnd", false, "do not disturb")
+	f.BoolVar(&ask, "always-pin", false, "the mailbox asks for the PIN on the user's own phone too")
 	f.IntVar(&ring, "ring", 20, "seconds to ring before voicemail, 5 to 120")
 	f.BoolVar(&sec, "security-reset", false, "with --password or --pin: the new one alone counts")
 	set.RunE = func(cmd *cobra.Command, a []string) error {
@@ -152,6 +154,9 @@ func setCommand(s *settings) *cobra.Command {
 		}
 		if f.Changed("dnd") {
 			p.DoNotDisturb = &dnd
+		}
+		if f.Changed("always-pin") {
+			p.AlwaysPIN = &ask
 		}
 		if f.Changed("ring") {
 			p.RingSeconds = &ring
@@ -199,6 +204,9 @@ func userRows(t *table, u api.User) {
 	}
 	if u.DoNotDisturb {
 		t.row("do not disturb", "on")
+	}
+	if u.AlwaysPIN {
+		t.row("mailbox", "always asks for the PIN")
 	}
 	if u.RingSeconds > 0 {
 		t.row("rings", fmt.Sprintf("%d s", u.RingSeconds))

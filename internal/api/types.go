@@ -122,6 +122,7 @@ type User struct {
 	ForwardNoAnswer string        `json:"forwardNoAnswer,omitempty"`
 	ForwardOffline  string        `json:"forwardOffline,omitempty"`
 	DoNotDisturb    bool          `json:"doNotDisturb,omitempty"`
+	AlwaysPIN       bool          `json:"alwaysPin,omitempty" doc:"The mailbox asks for the PIN on the user's own phone too"`
 	RingSeconds     int           `json:"ringSeconds,omitempty"`
 	HasPIN          bool          `json:"hasPin"`
 	Clash           []string      `json:"clash,omitempty" doc:"Other users with the same number; renumber one"`
@@ -166,6 +167,7 @@ type UserPatch struct {
 	ForwardNoAnswer *string `json:"forwardNoAnswer,omitempty" maxLength:"64"`
 	ForwardOffline  *string `json:"forwardOffline,omitempty" maxLength:"64"`
 	DoNotDisturb    *bool   `json:"doNotDisturb,omitempty"`
+	AlwaysPIN       *bool   `json:"alwaysPin,omitempty" doc:"The mailbox asks for the PIN on the user's own phone too"`
 	RingSeconds     *int    `json:"ringSeconds,omitempty" minimum:"5" maximum:"120"`
 	PIN             *string `json:"pin,omitempty" maxLength:"12"`
 	Password        *string `json:"password,omitempty" maxLength:"128" doc:"New device password; \"\" makes one"`
