@@ -32,13 +32,14 @@ type Config struct {
 	Name     string // name shown to neighbours; default the host's
 
 	// addresses
-	Listen      []netip.Addr // what phones and nodes reach us at; default the LAN addresses
-	SIPPort     int          // UDP and TCP, default 5060
-	MeshPort    int          // TCP, default 5870
-	MediaPorts  [2]int       // UDP range, first and last, default 30000-30999
-	APIListen   string       // host:port of HTTPS, default :8443; "off" for none
-	Advertise   string       // address other sites reach this box at, if it differs (port forwarding)
-	NoMulticast bool         // no mDNS
+	Listen        []netip.Addr // what phones and nodes reach us at; default the LAN addresses
+	SIPPort       int          // UDP and TCP, default 5060
+	MeshPort      int          // TCP, default 5870
+	MediaPorts    [2]int       // UDP range, first and last, default 30000-30999
+	APIListen     string       // host:port of HTTPS, default :8443; "off" for none
+	Advertise     string       // address other sites reach this box at, if it differs (port forwarding)
+	AdvertiseOnly bool         // the pair's other node, too, reaches this box only there
+	NoMulticast   bool         // no mDNS
 
 	// limits
 	MaxCalls     int           // default 200
@@ -132,6 +133,8 @@ func (c *Config) Validate() error {
 		if _, err := netip.ParseAddr(c.Advertise); err != nil {
 			no("advertised address %q: use an IP address other sites can reach", c.Advertise)
 		}
+	} else if c.AdvertiseOnly {
+		no("advertise-only: say where with --advertise")
 	}
 	return errors.Join(bad...)
 }

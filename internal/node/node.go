@@ -332,6 +332,9 @@ func (n *Node) meshAddrs() (out []string) {
 		out = append(out, hostPort(n.cfg.Advertise, n.cfg.MeshPort))
 		mark = lanPrefix
 	}
+	if n.cfg.AdvertiseOnly {
+		return out
+	}
 	for _, ip := range n.cfg.Listen {
 		if len(out) < 4 {
 			out = append(out, mark+p2p.JoinHostPort(ip, n.cfg.MeshPort))

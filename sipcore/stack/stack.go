@@ -17,8 +17,11 @@ import (
 	"carrierclass.net/ccnode/sipcore/core"
 	"carrierclass.net/ccnode/sipcore/digest"
 	"carrierclass.net/ccnode/sipcore/edge"
+	"carrierclass.net/ccnode/sipcore/mwi"
 	"carrierclass.net/ccnode/sipcore/registrar"
 	"carrierclass.net/ccnode/sipcore/route"
+	"carrierclass.net/ccnode/sipcore/subscribe"
+	"carrierclass.net/ccnode/sipcore/transaction"
 )
 
 // Config is everything signalling needs of the house. All of it is required
@@ -37,6 +40,7 @@ type Config struct {
 	Reach       sipcore.Reach
 	Records     b2bua.Records
 	MediaAddr   func() netip.Addr
+	Summaries   mwi.Summaries
 
 	// Feature runs a feature for a call; see b2bua.Config.
 	Feature func(ctx context.Context, name site.FeatureName, c *b2bua.Call) error
@@ -56,6 +60,7 @@ type Stack struct {
 	edge  *edge.Edge
 	core  *core.Core
 	calls *b2bua.Server
+	subs  *subscribe.Server
 
 	stop context.CancelFunc
 	done chan error
@@ -92,8 +97,15 @@ func New(cfg Config) (*Stack, error) {
 	if err != nil {
 		return nil, err
 	}
-	c.core = core.New(core.Config{Edge: c.edge, Registrar: reg, Calls: c.calls, Logger: cfg.Log.With("room", "transaction"), Now: cfg.Now, Rand: cfg.Rand})
+	c.core = core.New(core.Config{Edge: c.edge, Registrar: reg, Calls: c.calls, Events: []string{mwi.Name}, Logger: cfg.Log.With("room", "transaction"), Now: cfg.Now, Rand: cfg.Rand})
 	c.calls.Use(c.core.Layer())
+	c.subs, err = subscribe.New(subscribe.Config{Edge: c.edge, View: func() route.View { return cfg.View }, Digest: dg,
+		Packages: []subscribe.Package{mwi.New(cfg.Summaries)}, Logger: cfg.Log.With("room", "subscribe"), Now: cfg.Now, Rand: cfg.Rand})
+	if err != nil {
+		return nil, err
+	}
+	c.subs.Use(c.core.Layer())
+	c.core.Use(subscriptions{c.subs})
 	return c, nil
 }
 
@@ -113,6 +125,9 @@ func (c *Stack) Serve(failed func(error)) {
 // ServePeer serves one signalling stream of another node.
 func (c *Stack) ServePeer(conn net.Conn, from site.NodeID) { c.edge.ServeConn(conn, from) }
 
+// LampChanged says that a mailbox reads differently now.
+func (c *Stack) LampChanged(user site.RecordID) { c.subs.Changed(mwi.Name, user) }
+
 // Addrs says where phones register, like "udp:192.0.2.1:5060".
 func (c *Stack) Addrs() (out []string) {
 	for _, l := range c.edge.Addrs() {
@@ -131,9 +146,15 @@ func (c *Stack) Drain(ctx context.Context) { c.calls.Drain(ctx) }
 
 // Close ends all calls and closes the sockets.
 func (c *Stack) Close() {
+	c.subs.Close()
 	c.calls.Close()
 	if c.stop != nil {
 		c.stop()
 		<-c.done
 	}
 }
+
+// subscriptions fits the server of subscriptions into the method table.
+type subscriptions struct{ *subscribe.Server }
+
+func (s subscriptions) ServeSubscribe(tx *transaction.ServerTx) bool { return s.Serve(tx) }
