@@ -6,7 +6,6 @@ import (
 
 	"github.com/emiago/sipgo/sip"
 
-	"carrierclass.net/ccnode/internal/site"
 	"carrierclass.net/ccnode/sipcore/edge"
 	"carrierclass.net/ccnode/sipcore/message"
 )
@@ -38,7 +37,8 @@ func (p *Phone) dialogOf(req *sip.Request, tag string, f *edge.Flow) dialog {
 	return d
 }
 
-// refresh takes a new remote target (RFC 3261 §12.2.1.2) and works out where it is.
+// refresh takes a new remote target (RFC 3261 §12.2.1.2) and works out where it
+// is. A name is not looked up: what is in use stays.
 func (d *dialog) refresh(msg interface{ Contact() *sip.ContactHeader }) {
 	if c := msg.Contact(); c != nil && !c.Address.Wildcard {
 		d.target = *c.Address.Clone()
@@ -47,14 +47,7 @@ func (d *dialog) refresh(msg interface{ Contact() *sip.ContactHeader }) {
 	if len(d.routes) > 0 {
 		hop = d.routes[0]
 	}
-	if f := d.dest.Flow; f != nil && f.Transport != site.UDP {
-		select {
-		case <-f.Closed():
-		default:
-			return // the connection that is there
-		}
-	}
-	if to, err := edge.Target(context.Background(), &hop, nil); err == nil { // an address: nothing is looked up
+	if to, err := edge.Target(context.Background(), &hop, nil); err == nil {
 		d.dest = to[0]
 	}
 }

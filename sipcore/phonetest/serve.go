@@ -152,7 +152,7 @@ func (p *Phone) invited(tx *transaction.ServerTx) {
 	}
 	c.mu.Lock()
 	c.server, c.begun, c.theirs, c.offered = tx, req, offer, len(req.Body()) > 0
-	c.caller, c.name = strings.Clone(req.From().Address.User), message.Unquote(`"` + req.From().DisplayName + `"`)
+	c.caller, c.name = strings.Clone(req.From().Address.User), message.Unquote(`"`+req.From().DisplayName+`"`)
 	c.mu.Unlock()
 	select {
 	case p.incoming <- c:
