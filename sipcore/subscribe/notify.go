@@ -45,6 +45,47 @@ type subscription struct {
 	ended   bool // the last NOTIFY was sent
 	sent    []byte
 	sentAny bool
+	left    int       // NOTIFYs of changes that may go at once
+	filled  time.Time // when left was worked out
+
+	wake chan struct{} // holds a token when a SUBSCRIBE must be answered now
+}
+
+// burst is how many changes in a row are told at once; later ones are told
+// together, once each refill (RFC 3842 §3.10, RFC 6665 §4.2.2: a bound on rate).
+const (
+	burst  = 5
+	refill = time.Second
+)
+
+// pace waits until a change may be told, and takes one from left. It returns
+// false when the server closes.
+func (s *Server) pace(x *subscription) bool {
+	for {
+		now := s.cfg.Now()
+		x.mu.Lock()
+		if n := int(now.Sub(x.filled) / refill); n > 0 {
+			x.left, x.filled = min(burst, x.left+n), x.filled.Add(time.Duration(n)*refill)
+		}
+		if x.force || x.left > 0 {
+			if !x.force {
+				x.left--
+			}
+			x.mu.Unlock()
+			return true
+		}
+		wait := x.filled.Add(refill).Sub(now)
+		x.mu.Unlock()
+		t := time.NewTimer(wait)
+		select {
+		case <-t.C:
+		case <-x.wake:
+			t.Stop()
+		case <-s.done:
+			t.Stop()
+			return false
+		}
+	}
 }
 
 // subscribe makes a subscription and answers with 200 and a NOTIFY.
@@ -68,7 +109,8 @@ func (s *Server) subscribe(tx *transaction.ServerTx, pkg Package, who sipcore.Cr
 	at, isAddr := message.Addr(c.Address.Host)
 	x := &subscription{pkg: pkg, device: who.Device, line: line, id: dialog{strings.Clone(req.CallID().Value()), tx.Tag()},
 		event: strings.Clone(message.Get(req, "Event")), local: *req.To().Address.Clone(), remote: *req.From().Address.Clone(),
-		flow: f, nat: !isAddr || at != f.Remote.Addr().Unmap(), theirs: req.CSeq().SeqNo, target: *c.Address.Clone(), routes: message.RouteSet(req)}
+		flow: f, nat: !isAddr || at != f.Remote.Addr().Unmap(), theirs: req.CSeq().SeqNo, target: *c.Address.Clone(), routes: message.RouteSet(req),
+		left: burst, filled: s.cfg.Now(), wake: make(chan struct{}, 1)}
 	x.remoteTag, _ = req.From().Params.Get("tag")
 	x.timer = time.AfterFunc(time.Hour, func() { s.expire(x) })
 	x.timer.Stop()
@@ -188,6 +230,12 @@ func (s *Server) forget(x *subscription) {
 func (s *Server) notify(x *subscription, force bool) {
 	x.mu.Lock()
 	x.force = x.force || force
+	if force {
+		select {
+		case x.wake <- struct{}{}:
+		default:
+		}
+	}
 	if x.busy || x.ended {
 		x.again = true
 		x.mu.Unlock()
@@ -217,15 +265,18 @@ func (s *Server) notify(x *subscription, force bool) {
 
 // send sends one NOTIFY if one is due, and says whether another is.
 func (s *Server) send(x *subscription) bool {
+	if !s.pace(x) {
+		return false
+	}
 	x.mu.Lock()
 	x.again = false // before State is asked, so that no change is missed
 	x.mu.Unlock()
 	body := x.pkg.State(x.line)
 	x.mu.Lock()
 	if x.sentAny && !x.force && bytes.Equal(body, x.sent) {
-		x.busy = false
-		x.mu.Unlock()
-		return false
+		defer x.mu.Unlock()
+		x.busy = x.again && !x.ended // it changed while State was asked
+		return x.busy
 	}
 	x.force = false
 	x.seq++

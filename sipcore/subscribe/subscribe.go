@@ -4,7 +4,7 @@
 //
 // Its laws: one NOTIFY of a subscription is under way at a time, and what
 // changes meanwhile becomes one more; the same state is not sent twice, except
-// to answer a SUBSCRIBE; who does not answer a NOTIFY is forgotten. Nothing is
+// to answer a SUBSCRIBE; a storm of changes is told once a second; who does not answer a NOTIFY is forgotten. Nothing is
 // kept over a restart: refreshes get 481 and the phone subscribes anew, within
 // the greatest expiry at the latest.
 //
