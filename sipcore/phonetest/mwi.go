@@ -67,6 +67,25 @@ func (p *Phone) Notifies() int {
 	return p.lamp.notifies
 }
 
+// WaitNotifies returns when n NOTIFYs were taken.
+func (p *Phone) WaitNotifies(ctx context.Context, n int) error {
+	for {
+		p.mu.Lock()
+		have, changed := p.lamp.notifies, p.lamp.changed
+		p.mu.Unlock()
+		if have >= n {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-p.ctx.Done():
+			return errClosed
+		case <-ctx.Done():
+			return fmt.Errorf("wait for %d NOTIFYs, have %d: %w", n, have, context.Cause(ctx))
+		}
+	}
+}
+
 // WaitLamp returns when the lamp shows that many new messages, having been
 // told so at least once.
 func (p *Phone) WaitLamp(ctx context.Context, new int) error {
