@@ -168,8 +168,7 @@ func TestLateOffer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w, n, ana, bob, _ := shop(t)
 		defer w.close()
-		h := ana.call("202", "")
-		h.ackSDP = "v=0 ana answers"
+		h := ana.callWith(func(h *half) { h.ackSDP = "v=0 ana answers" }, "202", "")
 		tx := <-bob.in
 		if len(tx.Request().Body()) == 0 {
 			t.Error("bob got no offer")
@@ -185,7 +184,6 @@ func TestLateOffer(t *testing.T) {
 		h.do(sip.BYE, "")
 
 		h = ana.call("202", "")
-		h.ackSDP = ""
 		tx = <-bob.in
 		bob.answer(tx, "v=0 bob")
 		h.status()
@@ -200,8 +198,7 @@ func TestUnacknowledgedAnswerIsRepeatedThenEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w, n, ana, bob, _ := shop(t)
 		defer w.close()
-		h := ana.call("202", "v=0 ana")
-		h.noAck = true
+		h := ana.callWith(func(h *half) { h.noAck = true }, "202", "v=0 ana")
 		tx := <-bob.in
 		bob.answer(tx, "v=0 bob")
 		h.status()

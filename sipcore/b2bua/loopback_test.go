@@ -140,6 +140,8 @@ func realShop(t *testing.T) (*stack.Stack, *relay, *node, netip.AddrPort) {
 	copy(n.site.ID[:], "0001")
 	w.nodes[n.id] = n
 	n.addr = netip.MustParseAddrPort("127.0.0.1:0")
+	w.user(n, "201", "ana")
+	w.user(n, "202", "bob")
 	log := slog.New(slog.DiscardHandler)
 	if os.Getenv("CCNODE_DEBUG") != "" {
 		log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
@@ -185,8 +187,8 @@ func TestTwoTelephonesTalkThroughTheNode(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Second)
 	defer cancel()
 	s, r, n, at := realShop(t)
-	a := registered(t, ctx, at, n.w.user(n, "201", "ana"), 440)
-	b := registered(t, ctx, at, n.w.user(n, "202", "bob"), 1000)
+	a := registered(t, ctx, at, n.w.users[0], 440)
+	b := registered(t, ctx, at, n.w.users[1], 1000)
 	must := func(what string, err error) {
 		t.Helper()
 		if err != nil {
@@ -241,8 +243,8 @@ func TestBusyAndDecline(t *testing.T) {
 	defer cancel()
 	s, r, n, at := realShop(t)
 	defer s.Close()
-	a := registered(t, ctx, at, n.w.user(n, "201", "ana"), 440)
-	b := registered(t, ctx, at, n.w.user(n, "202", "bob"), 1000)
+	a := registered(t, ctx, at, n.w.users[0], 440)
+	b := registered(t, ctx, at, n.w.users[1], 1000)
 	for _, status := range []int{486, 603} {
 		go func() { (<-b.Incoming()).Reject(status) }()
 		var no *phonetest.Refusal

@@ -213,6 +213,7 @@ func (l *Leg) takeAnswer(u *unacked, other *Leg) {
 	}
 	res, err := other.reinvite(l.call.ctx, sip.INVITE, offer, nil)
 	if err != nil || !res.IsSuccess() {
+		l.restore(other)
 		return
 	}
 	if answer, ok := sdpOf(res); ok && answer != nil && other.port.SetRemote(answer) == nil {
@@ -222,18 +223,37 @@ func (l *Leg) takeAnswer(u *unacked, other *Leg) {
 	}
 }
 
+// restore takes back an offer that the other leg refused (RFC 3264 §5: the
+// session stays as it was): as if it had been offered what it has, and had said
+// what it said.
+func (l *Leg) restore(other *Leg) {
+	l.mu.Lock()
+	template := l.heard
+	l.mu.Unlock()
+	other.mu.Lock()
+	heard := other.heard
+	other.mu.Unlock()
+	_, err := other.port.Local(template)
+	if err == nil {
+		err = other.port.SetRemote(heard)
+	}
+	if err != nil {
+		l.srv.log.Debug("Session of a leg not restored", "call", l.call.Chain(), "err", err)
+	}
+}
+
 // pass offers sdp, an offer from l, to the other leg. l's own media is touched
 // only when that leg has accepted.
 func (l *Leg) pass(tx *transaction.ServerTx, other *Leg, sdp []byte, req *sip.Request) (answer []byte, from *sip.Response, err error) {
-	offer, err := other.port.Local(sdp)
-	if err != nil {
-		return nil, nil, err
-	}
 	other.mu.Lock()
 	glare := other.inviting || other.invited
 	other.mu.Unlock()
 	if glare {
 		return nil, tx.Response(491, ""), site.Busy
+	}
+	offer, err := other.port.Local(sdp)
+	if err != nil {
+		return nil, nil, err
 	}
 	ctx, cancel := context.WithCancelCause(l.call.ctx)
 	defer cancel(nil)
@@ -250,13 +270,16 @@ func (l *Leg) pass(tx *transaction.ServerTx, other *Leg, sdp []byte, req *sip.Re
 	}
 	res, err := other.reinvite(ctx, sip.INVITE, offer, func(r *sip.Request) { copyHeaders(r, req) })
 	if err != nil {
+		l.restore(other)
 		return nil, nil, err
 	}
 	if !res.IsSuccess() {
+		l.restore(other)
 		return nil, res, causeOf(res)
 	}
 	theirs, ok := sdpOf(res)
 	if !ok || theirs == nil {
+		l.restore(other)
 		return nil, nil, site.NotAcceptable
 	}
 	if err := other.port.SetRemote(theirs); err != nil {

@@ -140,6 +140,11 @@ type half struct {
 
 // call sends an INVITE with sdp to a number, as the phone's user.
 func (x *ua) call(number, sdp string, more ...func(*sip.Request)) *half {
+	return x.callWith(nil, number, sdp, more...)
+}
+
+// callWith lets set change the half before anything is sent.
+func (x *ua) callWith(set func(*half), number, sdp string, more ...func(*sip.Request)) *half {
 	x.mu.Lock()
 	x.seq++
 	h := &half{x: x, id: fmt.Sprintf("%s-%d", x.user.Name, x.seq), ours: "t" + x.user.Name, over: make(chan struct{}), seq: 1}
@@ -151,6 +156,9 @@ func (x *ua) call(number, sdp string, more ...func(*sip.Request)) *half {
 	body(req, sdp)
 	for _, m := range more {
 		m(req)
+	}
+	if set != nil {
+		set(h)
 	}
 	h.send(req)
 	return h
@@ -287,5 +295,7 @@ func (h *half) cancel() {
 	h.mu.Lock()
 	tx := h.tx
 	h.mu.Unlock()
-	tx.Cancel("")
+	if tx != nil {
+		tx.Cancel("")
+	}
 }
