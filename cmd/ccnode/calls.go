@@ -23,12 +23,8 @@ func voicemailCommand(s *settings) *cobra.Command {
 	list := &cobra.Command{
 		Use: "list USER", Short: "List a user's messages", Args: args(1, 1, "a number, name or id"),
 		RunE: func(cmd *cobra.Command, a []string) error {
-			cl, err := s.client()
+			ms, err := ask[[]api.Message](cmd, s, http.MethodGet, userPath(a[0])+"/messages", nil)
 			if err != nil {
-				return err
-			}
-			ms := []api.Message{}
-			if err := cl.Do(cmd.Context(), http.MethodGet, userPath(a[0])+"/messages", nil, &ms, ""); err != nil {
 				return err
 			}
 			return s.show(ms, func(t *table) {
@@ -120,13 +116,9 @@ func routeCommand(s *settings) *cobra.Command {
 	c.AddCommand(&cobra.Command{
 		Use: "test FROM TO", Short: "Show the decision for a call, step by step, without making it", Args: args(2, 2, "who calls and what is dialled"),
 		RunE: func(cmd *cobra.Command, a []string) error {
-			cl, err := s.client()
-			if err != nil {
-				return err
-			}
-			var r api.RouteTest
 			q := url.Values{"from": {a[0]}, "to": {a[1]}}
-			if err := cl.Do(cmd.Context(), http.MethodGet, "/route?"+q.Encode(), nil, &r, ""); err != nil {
+			r, err := ask[api.RouteTest](cmd, s, http.MethodGet, "/route?"+q.Encode(), nil)
+			if err != nil {
 				return err
 			}
 			return s.show(r, func(t *table) {
@@ -144,12 +136,8 @@ func callsCommand(s *settings) *cobra.Command {
 	c := &cobra.Command{
 		Use: "calls", Short: "Calls in progress and lately ended", Args: args(0, 0, "nothing more"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			cl, err := s.client()
+			cs, err := ask[[]api.Call](cmd, s, http.MethodGet, "/calls?since="+url.QueryEscape(since), nil)
 			if err != nil {
-				return err
-			}
-			cs := []api.Call{}
-			if err := cl.Do(cmd.Context(), http.MethodGet, "/calls?since="+url.QueryEscape(since), nil, &cs, ""); err != nil {
 				return err
 			}
 			return s.show(cs, func(t *table) {

@@ -16,12 +16,8 @@ func statusCommand(s *settings) *cobra.Command {
 	return &cobra.Command{
 		Use: "status", Short: "What this node knows of itself and of the fleet", Args: args(0, 0, "nothing more"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			cl, err := s.client()
+			st, err := ask[api.Status](cmd, s, http.MethodGet, "/status", nil)
 			if err != nil {
-				return err
-			}
-			var st api.Status
-			if err := cl.Do(cmd.Context(), http.MethodGet, "/status", nil, &st, ""); err != nil {
 				return err
 			}
 			return s.show(st, func(t *table) { statusRows(t, st) })
@@ -71,12 +67,8 @@ func inviteCommand(s *settings) *cobra.Command {
 		Use: "create", Short: "Make a token for one box", Args: args(0, 0, "nothing more"),
 		Example: "  ccnode invite create                          # the second box of this site's pair\n  ccnode invite create --site 0002 --name Lyon  # the first box of a new site",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			cl, err := s.client()
+			i, err := ask[api.Invite](cmd, s, http.MethodPost, "/invites", n)
 			if err != nil {
-				return err
-			}
-			var i api.Invite
-			if err := cl.Do(cmd.Context(), http.MethodPost, "/invites", n, &i, ""); err != nil {
 				return err
 			}
 			if qr {
@@ -102,12 +94,8 @@ func inviteCommand(s *settings) *cobra.Command {
 	list := &cobra.Command{
 		Use: "list", Short: "List invites of this site", Args: args(0, 0, "nothing more"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			cl, err := s.client()
+			is, err := ask[[]api.Invite](cmd, s, http.MethodGet, "/invites", nil)
 			if err != nil {
-				return err
-			}
-			is := []api.Invite{}
-			if err := cl.Do(cmd.Context(), http.MethodGet, "/invites", nil, &is, ""); err != nil {
 				return err
 			}
 			return s.show(is, func(t *table) {
@@ -145,12 +133,8 @@ func pendingCommand(s *settings) *cobra.Command {
 	list := &cobra.Command{
 		Use: "list", Short: "List them, each with its six-digit code", Args: args(0, 0, "nothing more"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			cl, err := s.client()
+			ps, err := ask[[]api.Pending](cmd, s, http.MethodGet, "/pending", nil)
 			if err != nil {
-				return err
-			}
-			ps := []api.Pending{}
-			if err := cl.Do(cmd.Context(), http.MethodGet, "/pending", nil, &ps, ""); err != nil {
 				return err
 			}
 			return s.show(ps, func(t *table) {
@@ -166,12 +150,8 @@ func pendingCommand(s *settings) *cobra.Command {
 		Use: "approve CODE", Short: "Admit the box that shows this code", Args: args(1, 1, "the six digits the new box shows"),
 		RunE: func(cmd *cobra.Command, w []string) error {
 			a.Code = strings.ReplaceAll(w[0], " ", "")
-			cl, err := s.client()
+			n, err := ask[api.NodeStatus](cmd, s, http.MethodPost, "/pending/approve", a)
 			if err != nil {
-				return err
-			}
-			var n api.NodeStatus
-			if err := cl.Do(cmd.Context(), http.MethodPost, "/pending/approve", a, &n, ""); err != nil {
 				return err
 			}
 			return s.show(n, func(t *table) { t.row("admitted", n.Name, n.ID, "site "+n.SiteCode) })
@@ -186,12 +166,8 @@ func pendingCommand(s *settings) *cobra.Command {
 func mergesCommand(s *settings) *cobra.Command {
 	var closed bool
 	list := func(cmd *cobra.Command, _ []string) error {
-		cl, err := s.client()
+		ms, err := ask[[]api.Merge](cmd, s, http.MethodGet, fmt.Sprintf("/merges?closed=%t", closed), nil)
 		if err != nil {
-			return err
-		}
-		ms := []api.Merge{}
-		if err := cl.Do(cmd.Context(), http.MethodGet, fmt.Sprintf("/merges?closed=%t", closed), nil, &ms, ""); err != nil {
 			return err
 		}
 		return s.show(ms, func(t *table) {
@@ -228,12 +204,8 @@ func meshCommand(s *settings) *cobra.Command {
 	peers := &cobra.Command{
 		Use: "peers", Short: "Nodes this one talks with, and what it owes them", Args: args(0, 0, "nothing more"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			cl, err := s.client()
+			st, err := ask[api.Status](cmd, s, http.MethodGet, "/status", nil)
 			if err != nil {
-				return err
-			}
-			var st api.Status
-			if err := cl.Do(cmd.Context(), http.MethodGet, "/status", nil, &st, ""); err != nil {
 				return err
 			}
 			return s.show(st.Peers, func(t *table) {
@@ -249,12 +221,8 @@ func meshCommand(s *settings) *cobra.Command {
 		Use: "bytes", Short: "Count what the mesh sends and receives", Args: args(0, 0, "nothing more"),
 		Example: "  ccnode mesh bytes --over 1m",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			cl, err := s.client()
+			b, err := ask[api.Bytes](cmd, s, http.MethodGet, "/mesh/bytes?over="+over, nil)
 			if err != nil {
-				return err
-			}
-			var b api.Bytes
-			if err := cl.Do(cmd.Context(), http.MethodGet, "/mesh/bytes?over="+over, nil, &b, ""); err != nil {
 				return err
 			}
 			return s.show(b, func(t *table) {
@@ -293,12 +261,8 @@ func recoveryCommand(s *settings) *cobra.Command {
 	c.AddCommand(&cobra.Command{
 		Use: "show", Short: "Show the 24 words, while this box still has them", Args: args(0, 0, "nothing more"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			cl, err := s.client()
+			r, err := ask[api.Recovery](cmd, s, http.MethodGet, "/recovery", nil)
 			if err != nil {
-				return err
-			}
-			var r api.Recovery
-			if err := cl.Do(cmd.Context(), http.MethodGet, "/recovery", nil, &r, ""); err != nil {
 				return err
 			}
 			return s.show(r, func(t *table) {

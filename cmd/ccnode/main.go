@@ -149,6 +149,16 @@ func (s *settings) client() (*api.Client, error) {
 	return c, nil
 }
 
+// ask puts one request to the node and reads its answer.
+func ask[T any](cmd *cobra.Command, s *settings, method, path string, in any) (out T, err error) {
+	cl, err := s.client()
+	if err != nil {
+		return out, err
+	}
+	err = cl.Do(cmd.Context(), method, path, in, &out, "")
+	return out, err
+}
+
 // args checks their number and says what they are.
 func args(min, max int, what string) cobra.PositionalArgs {
 	return func(c *cobra.Command, a []string) error {

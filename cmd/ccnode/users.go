@@ -22,12 +22,8 @@ func userCommand(s *settings) *cobra.Command {
 		Args:    args(1, 1, "a number, such as 201"),
 		RunE: func(cmd *cobra.Command, a []string) error {
 			n.Number = a[0]
-			cl, err := s.client()
+			u, err := ask[api.User](cmd, s, http.MethodPost, "/users", n)
 			if err != nil {
-				return err
-			}
-			var u api.User
-			if err := cl.Do(cmd.Context(), http.MethodPost, "/users", n, &u, ""); err != nil {
 				return err
 			}
 			return s.show(u, func(t *table) {
@@ -52,12 +48,8 @@ func userCommand(s *settings) *cobra.Command {
 	list := &cobra.Command{
 		Use: "list", Short: "List users", Args: args(0, 0, "nothing more"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			cl, err := s.client()
+			us, err := ask[[]api.User](cmd, s, http.MethodGet, fmt.Sprintf("/users?deleted=%t", deleted), nil)
 			if err != nil {
-				return err
-			}
-			us := []api.User{}
-			if err := cl.Do(cmd.Context(), http.MethodGet, fmt.Sprintf("/users?deleted=%t", deleted), nil, &us, ""); err != nil {
 				return err
 			}
 			return s.show(us, func(t *table) {
@@ -73,12 +65,8 @@ func userCommand(s *settings) *cobra.Command {
 	get := &cobra.Command{
 		Use: "get USER", Short: "Show one user", Args: args(1, 1, "a number, name or id"),
 		RunE: func(cmd *cobra.Command, a []string) error {
-			cl, err := s.client()
+			u, err := ask[api.User](cmd, s, http.MethodGet, userPath(a[0]), nil)
 			if err != nil {
-				return err
-			}
-			var u api.User
-			if err := cl.Do(cmd.Context(), http.MethodGet, userPath(a[0]), nil, &u, ""); err != nil {
 				return err
 			}
 			return s.show(u, func(t *table) { userRows(t, u) })
@@ -106,12 +94,8 @@ func userVerb(s *settings, verb, short string, set func(*api.UserPatch)) *cobra.
 }
 
 func patch(cmd *cobra.Command, s *settings, who string, p api.UserPatch) error {
-	cl, err := s.client()
+	u, err := ask[api.User](cmd, s, http.MethodPatch, userPath(who), p)
 	if err != nil {
-		return err
-	}
-	var u api.User
-	if err := cl.Do(cmd.Context(), http.MethodPatch, userPath(who), p, &u, ""); err != nil {
 		return err
 	}
 	return s.show(u, func(t *table) { userRows(t, u) })
@@ -231,12 +215,8 @@ func whereCommand(s *settings) *cobra.Command {
 	return &cobra.Command{
 		Use: "where USER", Short: "Where a user can be reached", Args: args(1, 1, "a number, name or id"),
 		RunE: func(cmd *cobra.Command, a []string) error {
-			cl, err := s.client()
+			l, err := ask[api.Location](cmd, s, http.MethodGet, userPath(a[0])+"/where", nil)
 			if err != nil {
-				return err
-			}
-			var l api.Location
-			if err := cl.Do(cmd.Context(), http.MethodGet, userPath(a[0])+"/where", nil, &l, ""); err != nil {
 				return err
 			}
 			return s.show(l, func(t *table) {
