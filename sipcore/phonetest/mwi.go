@@ -3,6 +3,7 @@ package phonetest
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"strconv"
 	"strings"
 	"time"
@@ -22,6 +23,7 @@ type lamp struct {
 	keeping   bool
 	granted   time.Duration
 	renew     time.Time
+	server    netip.AddrPort // that has it
 	lit       bool
 	new, old  int
 	notifies  int
@@ -118,8 +120,9 @@ func (p *Phone) subscribe(ctx context.Context, expires time.Duration) error {
 	}
 	l := &p.lamp
 	for try := 0; ; try++ {
+		server := p.Server()
 		p.mu.Lock()
-		refresh := l.confirmed
+		refresh := l.confirmed && l.server == server // else it belongs to another server
 		p.mu.Unlock()
 		if !refresh {
 			d := p.newDialog(p.aor(), p.at(p.Server()))
@@ -166,7 +169,9 @@ func (p *Phone) subscribe(ctx context.Context, expires time.Duration) error {
 		if n, err := strconv.ParseUint(message.Get(a.Response, "Expires"), 10, 31); err == nil {
 			granted = time.Duration(n) * time.Second
 		}
+		server = p.Server()
 		p.mu.Lock()
+		l.server = server
 		if !refresh {
 			l.dlg.dest = a.dest
 			l.dlg.established(a.Response)
@@ -175,10 +180,6 @@ func (p *Phone) subscribe(ctx context.Context, expires time.Duration) error {
 		close(l.changed)
 		l.changed = make(chan struct{})
 		p.mu.Unlock()
-		select { // this was it
-		case <-l.moved:
-		default:
-		}
 		return nil
 	}
 }
@@ -261,9 +262,14 @@ func (p *Phone) keepSubscribed() {
 			pause = 0
 			continue
 		case <-p.lamp.moved:
+			server := p.Server()
 			p.mu.Lock()
-			p.lamp.confirmed = false // it belongs to the other server
+			there := p.lamp.server == server
 			p.mu.Unlock()
+			if there {
+				t.Stop()
+				continue
+			}
 		case <-t.C:
 		}
 		t.Stop()

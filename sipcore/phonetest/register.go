@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"strconv"
 	"time"
 
@@ -21,8 +22,9 @@ type registration struct {
 	keeping bool // a goroutine renews it
 	granted time.Duration
 	until   time.Time
-	changed chan struct{} // closed when granted or until change
-	moved   chan struct{} // gets one when another server answers
+	server  netip.AddrPort // that has it
+	changed chan struct{}  // closed when granted or until change
+	moved   chan struct{}  // gets one when another server answers
 }
 
 // Register registers at the first server that answers, and renews by itself
@@ -116,15 +118,13 @@ func (p *Phone) register(ctx context.Context, expires time.Duration) error {
 		if expires > 0 && granted == 0 {
 			return errors.New("the 200 does not list this phone's contact")
 		}
+		server := p.Server()
 		p.mu.Lock()
+		r.server = server
 		r.granted, r.until = granted, p.cfg.Now().Add(granted)
 		close(r.changed)
 		r.changed = make(chan struct{})
 		p.mu.Unlock()
-		select { // this was it
-		case <-r.moved:
-		default:
-		}
 		return nil
 	}
 }
@@ -161,7 +161,7 @@ func (p *Phone) keepRegistered() {
 		if pause > 0 {
 			wait = pause
 		}
-		t := time.NewTimer(wait)
+		t, moved := time.NewTimer(wait), false
 		select {
 		case <-p.ctx.Done():
 			t.Stop()
@@ -172,11 +172,16 @@ func (p *Phone) keepRegistered() {
 			continue
 		case <-p.reg.moved:
 			t.Stop()
+			moved = true
 		case <-t.C:
 		}
+		server := p.Server()
 		p.mu.Lock()
-		want := p.reg.want
+		want, there := p.reg.want, moved && p.reg.server == server
 		p.mu.Unlock()
+		if there {
+			continue
+		}
 		if !want {
 			pause = 30 * time.Second
 			continue
