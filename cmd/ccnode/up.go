@@ -49,6 +49,7 @@ func upCommand(s *settings) *cobra.Command {
 	f.StringVar(&cfg.APIListen, "api-listen", "", "HTTPS address of the interface, or off (default :8443)")
 	f.StringVar(&cfg.Advertise, "advertise", "", "address other sites reach this box at, if a router forwards to it")
 	f.BoolVar(&cfg.AdvertiseOnly, "advertise-only", false, "the site's other box, too, reaches this one only at --advertise")
+	f.BoolVar(&cfg.BehindNAT, "behind-nat", false, "no router forwards to this box: stay reachable through a relay of the fleet")
 	f.BoolVar(&cfg.NoMulticast, "no-mdns", false, "neither announce nor look for neighbours")
 	f.IntVar(&cfg.MaxCalls, "max-calls", 0, "calls at once (default 200)")
 	f.DurationVar(&cfg.Expires, "expires", 0, "longest registration granted to a phone (default 2m)")

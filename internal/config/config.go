@@ -39,6 +39,7 @@ type Config struct {
 	APIListen     string       // host:port of HTTPS, default :8443; "off" for none
 	Advertise     string       // address other sites reach this box at, if it differs (port forwarding)
 	AdvertiseOnly bool         // the pair's other node, too, reaches this box only there
+	BehindNAT     bool         // nobody outside can dial this box: it keeps a connection to a relay
 	NoMulticast   bool         // no mDNS
 
 	// limits
@@ -132,6 +133,9 @@ func (c *Config) Validate() error {
 	if c.Advertise != "" {
 		if _, err := netip.ParseAddr(c.Advertise); err != nil {
 			no("advertised address %q: use an IP address other sites can reach", c.Advertise)
+		}
+		if c.BehindNAT {
+			no("an advertised address and behind-nat exclude each other: either a router forwards to this box, or it does not")
 		}
 	} else if c.AdvertiseOnly {
 		no("advertise-only: say where with --advertise")

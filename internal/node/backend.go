@@ -137,6 +137,9 @@ func (n *Node) warnings(st replica.Status, s api.Status) (out []string) {
 	if s.Fleet.Nodes == 1 {
 		out = append(out, "this box is alone: what it holds dies with it; add a second one: ccnode invite create")
 	}
+	if n.keeper != nil {
+		out = append(out, n.keeper.words())
+	}
 	if !clockSynced() {
 		out = append(out, "the clock is not set by NTP; times shown may be wrong")
 	}

@@ -80,12 +80,13 @@ func (t topology) Neighbours() (out []antientropy.Neighbour) {
 	own := t.n.member.Site
 	members := t.n.book.Members(site.ID{})
 	near := t.n.near(members)
+	relays := t.n.relays(members)
 	for _, g := range members {
 		id := g.Node()
 		if id == t.n.id.Node() {
 			continue
 		}
-		nb := antientropy.Neighbour{Peer: crdt.NodeID(id), Pause: len(t.n.addrsOf(id)) == 0}
+		nb := antientropy.Neighbour{Peer: crdt.NodeID(id), Pause: len(t.n.addrsOf(id)) == 0 && len(relays) == 0}
 		switch {
 		case g.Site == own:
 			nb.Shared = []crdt.Scope{crdt.Trust, crdt.SiteScope(own), crdt.Fleet}
@@ -154,13 +155,8 @@ func (n *Node) addrsOf(id site.NodeID) []string {
 // admit tells the mesh who belongs to the fleet now.
 func (n *Node) admit() {
 	var peers []mesh.Peer
-	var relays []mesh.PeerID
 	members := n.book.Members(site.ID{})
-	for _, g := range members {
-		if g.Rights&trust.Relay != 0 && g.Node() != n.id.Node() {
-			relays = append(relays, mesh.PeerID(g.Node()))
-		}
-	}
+	relays := n.relays(members)
 	known := map[site.NodeID]bool{}
 	for _, g := range members {
 		id := g.Node()
@@ -178,6 +174,16 @@ func (n *Node) admit() {
 		}
 	}
 	n.mesh.Admit(peers)
+}
+
+// relays are other members that carry for those who cannot be dialled.
+func (n *Node) relays(members []*trust.Grant) (out []mesh.PeerID) {
+	for _, g := range members {
+		if g.Rights&trust.Relay != 0 && g.Node() != n.id.Node() {
+			out = append(out, mesh.PeerID(g.Node()))
+		}
+	}
+	return out
 }
 
 // moved is called after the members or their addresses changed.

@@ -154,6 +154,10 @@ func (n *Node) ready(ctx context.Context, fresh bool) error {
 			n.log.Warn("Recordings are not fetched any more", "err", err)
 		}
 	})
+	if n.cfg.BehindNAT {
+		n.keeper = newKeeper(n)
+		n.wg.Go(func() { n.keeper.run(ctx) })
+	}
 	n.fetch.Poke()
 	n.announceLAN()
 	return nil

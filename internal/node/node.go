@@ -63,6 +63,7 @@ type Node struct {
 	reach    *reach
 	calls    *telephony
 	fetch    *replica.Blobs
+	keeper   *keeper // nil: this box can be dialled
 	arrivals arrivals
 	lan      neighbours
 	certFP   string
@@ -278,6 +279,7 @@ func (n *Node) openState(ctx context.Context, cancel context.CancelCauseFunc, ro
 	rooms.add(cancelWatch)
 	n.mesh.HandleStrangers(joinProtocol, n.serveJoin)
 	n.mesh.Handle(apiProtocol, n.serveRemote)
+	n.mesh.Handle(keepProtocol, n.serveKeep)
 	n.moved(ctx)
 	n.watchNetwork(ctx, rooms)
 	return nil
@@ -334,6 +336,9 @@ func (n *Node) meshAddrs() (out []string) {
 	}
 	if n.cfg.AdvertiseOnly {
 		return out
+	}
+	if n.cfg.BehindNAT {
+		mark = lanPrefix
 	}
 	for _, ip := range n.cfg.Listen {
 		if len(out) < 4 {
