@@ -264,3 +264,59 @@ func TestForwardToAnotherSiteKeepsTheChain(t *testing.T) {
 		}
 	})
 }
+
+// A link that was open is cut silently: voicemail takes the call in time, and
+// when the link comes back minutes later, no phone rings for a caller long gone.
+func TestHealedLinkRingsNoGhosts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, _, b1, b2, ana, zoe := chain(t)
+		defer w.close()
+		w.hole[b2.id] = true
+		h := ana.call("80002201", "v=0 ana")
+		tx := <-zoe.in
+		tx.Respond(tx.Response(486, ""))
+		h.status()
+		w.cut()
+		begun := time.Now()
+		h = ana.call("80002201", "v=0 ana")
+		if got := h.status(); got != 200 || time.Since(begun) > 3*time.Second {
+			t.Errorf("%d after %v", got, time.Since(begun))
+		}
+		h.do(sip.BYE, "")
+		time.Sleep(5 * time.Minute)
+		w.heal()
+		time.Sleep(100 * time.Millisecond)
+		if b1.calls.Count() != 0 {
+			t.Errorf("the other site has %d calls; zoe saw %s", b1.calls.Count(), zoe.saw())
+		}
+		for len(zoe.in) > 0 {
+			tx := <-zoe.in
+			tx.Respond(tx.Response(487, ""))
+		}
+		h = ana.call("80002201", "v=0 ana") // and the link is good again
+		tx = <-zoe.in
+		zoe.answer(tx, "v=0 zoe")
+		if h.status() != 200 {
+			t.Error(h.res)
+		}
+		h.do(sip.BYE, "")
+	})
+}
+
+// The caller's node dies while the phone rings here.
+func TestPhoneStopsRingingWhenTheCallersNodeIsGone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, _, b1, _, ana, zoe := chain(t)
+		defer w.close()
+		ana.call("80002201", "v=0 ana")
+		tx := <-zoe.in
+		tx.Respond(tx.Response(180, ""))
+		synctest.Wait()
+		w.streams[0].Conn.Close()
+		synctest.Wait()
+		if !strings.Contains(zoe.saw(), "CANCEL") || b1.calls.Count() != 0 {
+			t.Errorf("zoe saw %s, %d calls", zoe.saw(), b1.calls.Count())
+		}
+		tx.Respond(tx.Response(487, ""))
+	})
+}

@@ -77,10 +77,21 @@ func (s *Server) invite(tx *transaction.ServerTx) {
 	s.register(l)
 	s.log.Info("Call", "call", c.chain, "from", from.AOR.User, "to", to.String(), "via", f.String())
 	s.spawn(func() { c.run(to) })
-	s.spawn(func() { // ends with the call or its answer
+	s.spawn(func() { // ends with the call, or when the node that asked is gone
+		var gone <-chan struct{}
+		if peer {
+			gone = f.Closed()
+		}
 		select {
 		case <-tx.Cancelled():
 			c.end(site.Cancelled)
+		case <-gone:
+			c.mu.Lock()
+			answered := c.answered
+			c.mu.Unlock()
+			if !answered { // one that talks goes on: requests in its dialogs open a new stream
+				c.end(site.NodeLost)
+			}
 		case <-c.ctx.Done():
 		}
 	})

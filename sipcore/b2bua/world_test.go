@@ -36,6 +36,10 @@ type world struct {
 	hole  map[site.NodeID]bool // streams to it never connect
 	off   chan struct{}        // closed by close
 	slow  time.Duration        // to connect to another node
+
+	mu      sync.Mutex
+	stalled bool // streams keep what is written until they are released
+	streams []*stall
 }
 
 type user struct {
@@ -164,9 +168,47 @@ func (p peers) DialSIP(ctx context.Context, to site.NodeID) (net.Conn, error) {
 		return nil, errors.New("no such node")
 	}
 	time.Sleep(p.w.slow)
-	a, b := net.Pipe()
+	x, b := net.Pipe()
+	a := &stall{Conn: x, w: p.w}
+	p.w.mu.Lock()
+	p.w.streams = append(p.w.streams, a)
+	p.w.mu.Unlock()
 	go other.edge.ServeConn(b, p.n.id)
 	return a, nil
+}
+
+// A stall is a stream over a link that can be cut and come back.
+type stall struct {
+	net.Conn
+	w    *world
+	held [][]byte
+}
+
+func (s *stall) Write(b []byte) (int, error) {
+	s.w.mu.Lock()
+	if s.w.stalled {
+		s.held = append(s.held, append([]byte(nil), b...))
+		s.w.mu.Unlock()
+		return len(b), nil
+	}
+	s.w.mu.Unlock()
+	return s.Conn.Write(b)
+}
+
+func (w *world) cut() { w.mu.Lock(); w.stalled = true; w.mu.Unlock() }
+
+// heal lets through what was written meanwhile.
+func (w *world) heal() {
+	w.mu.Lock()
+	w.stalled = false
+	streams := w.streams
+	w.mu.Unlock()
+	for _, s := range streams {
+		for _, b := range s.held {
+			s.Conn.Write(b)
+		}
+		s.held = nil
+	}
 }
 
 // user adds somebody with a number at a node; the password is "pw".

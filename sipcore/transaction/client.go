@@ -10,6 +10,7 @@ import (
 
 	"github.com/emiago/sipgo/sip"
 
+	"carrierclass.net/ccnode/internal/site"
 	"carrierclass.net/ccnode/sipcore/edge"
 )
 
@@ -41,6 +42,7 @@ type client struct {
 	mu         sync.Mutex // taken before shard.mu
 	state      state
 	sent       []byte // the request, until a final response; then the ACK of a refusal
+	written    bool   // to a stream of the mesh, where a CANCEL cannot overtake it
 	wantCancel bool
 	sentCancel bool
 	reason     string            // for the CANCEL
@@ -123,6 +125,13 @@ func (c *client) begin(ctx context.Context, d edge.Dest) {
 	}
 	if err := l.edge.Write(b, to); err != nil {
 		c.fail(fmt.Errorf("%w: %w", ErrTransport, err))
+		return
+	}
+	if to.Flow != nil && to.Flow.Transport == site.Mesh {
+		c.mu.Lock()
+		c.written = true
+		c.mu.Unlock()
+		c.sendCancel()
 	}
 }
 
@@ -180,10 +189,13 @@ func (c *client) giveUp(cause error) {
 	c.Cancel("")
 }
 
-// sendCancel sends the CANCEL if it is wanted and allowed now.
+// sendCancel sends the CANCEL if it is wanted and allowed now: after a sign of
+// life (RFC 3261 §9.1), or, to another node of the fleet, right behind the
+// INVITE in its stream, so that a link that comes back after minutes does not
+// ring a phone for a caller long gone.
 func (c *client) sendCancel() {
 	c.mu.Lock()
-	if !c.wantCancel || c.sentCancel || c.state != proceeding {
+	if !c.wantCancel || c.sentCancel || c.state != proceeding && !(c.state == trying && c.written) {
 		c.mu.Unlock()
 		return
 	}
