@@ -66,6 +66,7 @@ func pair(t *testing.T, tr site.Transport) (ana, bob *Phone, out, in *Call) {
 }
 
 func TestTwoPhonesTalk(t *testing.T) {
+	t.Parallel()
 	for _, tr := range []site.Transport{site.UDP, site.TCP} {
 		t.Run(string(tr), func(t *testing.T) {
 			ana, bob, out, in := pair(t, tr)
@@ -95,6 +96,7 @@ func TestTwoPhonesTalk(t *testing.T) {
 }
 
 func TestHoldAndResume(t *testing.T) {
+	t.Parallel()
 	_, _, out, in := pair(t, site.UDP)
 	ctx := within(t, 10*time.Second)
 	ok(t, out.Hears(ctx, 1000))
@@ -112,6 +114,7 @@ func TestHoldAndResume(t *testing.T) {
 }
 
 func TestRefusedCancelledGivenUp(t *testing.T) {
+	t.Parallel()
 	ana := phone(t, Config{User: "201"})
 	bob := phone(t, Config{User: "202"})
 	ctx := within(t, 10*time.Second)

@@ -156,6 +156,7 @@ func line(t *testing.T, user string, tr site.Transport, tone float64, servers ..
 }
 
 func TestRegisterAndDialThroughAServer(t *testing.T) {
+	t.Parallel()
 	for _, tr := range []site.Transport{site.UDP, site.TCP} {
 		t.Run(string(tr), func(t *testing.T) {
 			s := &shop{all: map[string]site.Binding{}}
@@ -197,6 +198,7 @@ func TestRegisterAndDialThroughAServer(t *testing.T) {
 }
 
 func TestNextServerTakesOver(t *testing.T) {
+	t.Parallel()
 	for _, tr := range []site.Transport{site.UDP, site.TCP} {
 		t.Run(string(tr), func(t *testing.T) {
 			s := &shop{all: map[string]site.Binding{}}
@@ -234,6 +236,7 @@ func TestNextServerTakesOver(t *testing.T) {
 }
 
 func TestRenewsByItself(t *testing.T) {
+	t.Parallel()
 	s := &shop{all: map[string]site.Binding{}}
 	a := s.serve(t, site.UDP, 1)
 	p := phone(t, Config{User: "0001201", Password: "p0001201", Domain: "shops.example", Servers: []netip.AddrPort{a.addr}, Expires: 2 * time.Second})
