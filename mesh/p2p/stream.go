@@ -87,7 +87,38 @@ func (m *Mesh) serveSession(c *conn, member bool) {
 	if err != nil {
 		return
 	}
+	if !member {
+		s.serveOne()
+		return
+	}
 	s.serve()
+}
+
+// serveOne serves one stream of a stranger: if it has become a member by then,
+// it comes back as one.
+func (s *session) serveOne() {
+	defer s.Close()
+	ms, err := s.mc.AcceptStream()
+	if err != nil {
+		return
+	}
+	s.serveStream(ms)
+	// What was written last must get there before the connection closes.
+	select {
+	case <-s.gone():
+	case <-time.After(2 * time.Second):
+	}
+}
+
+// gone is closed when the other side ends the connection or opens more than it
+// may.
+func (s *session) gone() <-chan struct{} {
+	ch := make(chan struct{})
+	s.m.wg.Go(func() { // ends with the connection
+		defer close(ch)
+		_, _ = s.mc.AcceptStream()
+	})
+	return ch
 }
 
 func (m *Mesh) welcomesLocked() bool {
