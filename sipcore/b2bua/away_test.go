@@ -266,7 +266,7 @@ func TestForwardToAnotherSiteKeepsTheChain(t *testing.T) {
 }
 
 // A link that was open is cut silently: voicemail takes the call in time, and
-// when the link comes back minutes later, no phone rings for a caller long gone.
+// when the link comes back later, no phone rings for a caller long gone.
 func TestHealedLinkRingsNoGhosts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w, _, b1, b2, ana, zoe := chain(t)

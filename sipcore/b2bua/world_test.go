@@ -204,6 +204,7 @@ func (w *world) heal() {
 	streams := w.streams
 	w.mu.Unlock()
 	for _, s := range streams {
+		s.SetWriteDeadline(time.Time{})
 		for _, b := range s.held {
 			s.Conn.Write(b)
 		}
