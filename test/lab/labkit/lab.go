@@ -146,11 +146,10 @@ func (l *Lab) close() {
 	procs, hosts := l.procs, l.hosts
 	l.mu.Unlock()
 	for _, p := range procs {
+		state := p.State()
 		p.Kill()
-	}
-	if l.T.Failed() {
-		for _, p := range procs {
-			l.T.Logf("---- %s on %s (%s)\n%s", p.Name, p.Host.Name, p.State(), p.Tail(60))
+		if l.T.Failed() {
+			l.T.Logf("---- %s on %s (%s)\n%s", p.Name, p.Host.Name, state, p.Tail(60))
 		}
 	}
 	for _, h := range hosts {
@@ -159,6 +158,9 @@ func (l *Lab) close() {
 		}
 	}
 	if l.T.Failed() && os.Getenv("CCNODE_KEEP") != "" {
+		for i, p := range procs {
+			os.WriteFile(filepath.Join(l.Dir, fmt.Sprintf("%02d %s on %s.log", i, p.Name, p.Host.Name)), []byte(p.Output()), 0o600)
+		}
 		l.T.Logf("files are kept in %s", l.Dir)
 		return
 	}
