@@ -367,7 +367,7 @@ func TestBusyNeverTurnsAwayWhoHasNoBinding(t *testing.T) {
 	if got := s.register("202", "0017202", 1, "Contact: <sip:202@192.168.1.50>"); got != 200 {
 		t.Errorf("a new phone: %d", got)
 	}
-	s.now = s.now.Add(80 * time.Second)
+	s.now = s.now.Add(115 * time.Second)
 	if got := s.register("201", "0017201", 3, desk); got != 200 {
 		t.Errorf("a binding about to end: %d", got)
 	}
