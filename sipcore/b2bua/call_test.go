@@ -329,3 +329,39 @@ func TestPanicInAFeatureEndsOnlyItsCall(t *testing.T) {
 		}
 	})
 }
+
+func TestOneCallTooManyIsRefusedEmergenciesAreNot(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		defer w.close()
+		n := w.node("0001", "a", "10.0.0.1:5060", func(c *b2bua.Config) { c.MaxCalls = 1 })
+		ana := w.phone(w.user(n, "201", "ana"), "10.0.0.11:5060")
+		bob := w.phone(w.user(n, "202", "bob"), "10.0.0.12:5060")
+		chi := w.phone(w.user(n, "203", "chi"), "10.0.0.13:5060")
+		a, _ := talk(t, ana, bob)
+		h := chi.call("202", "v=0 chi")
+		if got := h.status(); got != 480 || !strings.Contains(message.Get(h.res, "Reason"), "cause=42") || message.Get(h.res, "Retry-After") != "" {
+			t.Errorf("got %v", h.res)
+		}
+		h = chi.call("112", "v=0 chi") // let in, and then there is no line
+		if h.status(); !strings.Contains(message.Get(h.res, "Reason"), "cause=34") {
+			t.Errorf("emergency: %v", h.res)
+		}
+		a.do(sip.BYE, "")
+	})
+}
+
+func TestNamesCannotBreakOutOfHeaders(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, _, _, _, ana, zoe := chain(t)
+		defer w.close()
+		evil := "An\"a\r\nX-Evil: 1\\"
+		h := ana.callWith(func(*half) { ana.user.Name = evil }, "80002201", "v=0 ana")
+		tx := <-zoe.in
+		if got := message.Unquote(tx.Request().From().DisplayName); got != "An\"aX-Evil: 1\\" || message.Get(tx.Request(), "X-Evil") != "" {
+			t.Errorf("zoe sees %q", got)
+		}
+		tx.Respond(tx.Response(486, ""))
+		h.status()
+	})
+}

@@ -2,6 +2,7 @@ package b2bua_test
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 	"strings"
 	"sync/atomic"
@@ -14,6 +15,7 @@ import (
 	"carrierclass.net/ccnode/internal/site"
 	"carrierclass.net/ccnode/sipcore/b2bua"
 	"carrierclass.net/ccnode/sipcore/message"
+	"carrierclass.net/ccnode/sipcore/route"
 	"carrierclass.net/ccnode/sipcore/transaction"
 )
 
@@ -362,6 +364,43 @@ func TestDrainAndClose(t *testing.T) {
 		synctest.Wait()
 		if !strings.HasSuffix(ana.saw(), "BYE") || !strings.HasSuffix(bob.saw(), "BYE") {
 			t.Errorf("ana saw %q, bob %q", ana.saw(), bob.saw())
+		}
+	})
+}
+
+// A menu answers, then connects: the caller stays, the called phone joins.
+func TestFeatureConnectsOnward(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, n, ana, _, chi := shop(t)
+		defer w.close()
+		got := make(chan error, 2)
+		n.feature = func(ctx context.Context, _ site.FeatureName, c *b2bua.Call) error {
+			c.Answer(ctx)
+			got <- c.Connect(ctx, route.ParseURI("299"))
+			got <- c.Connect(ctx, route.ParseURI("203"))
+			return nil
+		}
+		h := ana.call("*97", "v=0 ana")
+		if h.status() != 200 {
+			t.Fatal(h.res)
+		}
+		if err := <-got; !errors.Is(err, site.NoSuchNumber) || n.calls.Count() != 1 {
+			t.Errorf("nobody: %v", err)
+		}
+		tx := <-chi.in
+		chi.answer(tx, "v=0 chi")
+		synctest.Wait()
+		if a, c := n.media.find("v=0 ana"), n.media.find("v=0 chi"); a == nil || c == nil || a.bridged != c {
+			t.Error("not connected")
+		}
+		if got := h.do(sip.INFO, "").StatusCode; got != 200 || !strings.Contains(chi.saw(), "INFO") {
+			t.Errorf("INFO %d, chi saw %s", got, chi.saw())
+		}
+		b := chi.callee(tx)
+		b.do(sip.BYE, "")
+		synctest.Wait()
+		if err := <-got; err != nil || !strings.HasSuffix(ana.saw(), "BYE") {
+			t.Errorf("%v, ana saw %s", err, ana.saw())
 		}
 	})
 }

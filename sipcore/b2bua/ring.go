@@ -70,7 +70,7 @@ func (c *Call) ring(st route.Step, diversions int, first bool) (cause site.Cause
 		over = t.C
 	}
 	worst := site.Offline
-	if phones == 0 {
+	if !st.Here {
 		worst = site.Unreachable
 	}
 	causes := []site.Cause{worst}

@@ -43,7 +43,8 @@ func Next(v View, c Call, past []Outcome) Step {
 	case Ring:
 		return d.unanswered(last.Step, last.Cause)
 	case Away:
-		if last.Cause == site.Unreachable {
+		switch last.Cause {
+		case site.Unreachable, site.Failure, site.NodeFull, site.Draining, site.NodeLost: // there, but of no use
 			return d.unreachable(last.Step.Target)
 		}
 		return reject(last.Cause, "the other site answered")
@@ -210,7 +211,7 @@ func (d decision) unanswered(st Step, cause site.Cause) Step {
 		return d.settle(e, s, s.OnBusy, "busy", cause)
 	case site.NoAnswer:
 		return d.settle(e, s, s.OnNoAnswer, "no answer", cause)
-	case site.Offline:
+	case site.Offline, site.Failure, site.NodeFull, site.Draining, site.NodeLost: // a broken phone is no phone
 		return d.settle(e, s, s.OnOffline, "offline", cause)
 	case site.Unreachable:
 		if s.OnOffline != "" {

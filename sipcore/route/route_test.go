@@ -206,6 +206,8 @@ func TestGoldenDecisions(t *testing.T) {
 		{name: "other site", call: "80017201", want: "away 0017201 0017"},
 		{name: "other site answers busy", call: "80017201", causes: []site.Cause{site.Busy}, want: "away 0017201 0017 > reject busy"},
 		{name: "other site cut off", call: "80017201", causes: []site.Cause{site.Unreachable}, want: "away 0017201 0017 > feature voicemail 0017201 (unreachable)"},
+		{name: "other site has no room", call: "80017201", causes: []site.Cause{site.Failure}, want: "away 0017201 0017 > feature voicemail 0017201 (unreachable)"},
+		{name: "broken phone", call: "201", causes: []site.Cause{site.Failure}, want: "ring 0004201 here > feature voicemail 0004201 (offline)"},
 		{name: "own user also at another site", set: func(f *fleet) { f.entries["0004201"][0].Serving = []site.ID{{3}} }, call: "201", want: "ring 0004201 here 0018"},
 		{name: "only at another site, which is cut off", set: func(f *fleet) { f.entries["0004201"][0].Serving = []site.ID{{3}}; f.bound = nil }, call: "201", causes: []site.Cause{site.Unreachable}, want: "ring 0004201 0018 > feature voicemail 0004201 (unreachable)"},
 		{name: "asked by another node to ring", call: "201", more: func(c *Call) { c.Peer, c.Applied = true, true }, causes: []site.Cause{site.NoAnswer}, want: "ring 0004201 here > reject no answer"},
