@@ -298,15 +298,10 @@ func (s *Server) Close() {
 	s.mu.Unlock()
 }
 
-// send sends a request whose answer changes nothing.
+// send sends a request whose answer changes nothing: the transaction sees to
+// itself.
 func (s *Server) send(req *sip.Request, d edge.Dest) {
-	tx := s.layer.Request(context.Background(), req, d)
-	s.spawn(func() { // ends with the transaction, or with the server
-		select {
-		case <-tx.Done():
-		case <-s.done:
-		}
-	})
+	s.layer.Request(context.Background(), req, d)
 }
 
 // Serve takes a request that is a call's: every INVITE, and whatever comes in

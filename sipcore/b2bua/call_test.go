@@ -365,3 +365,33 @@ func TestNamesCannotBreakOutOfHeaders(t *testing.T) {
 		h.status()
 	})
 }
+
+// Behind one contact are two telephones, and both pick up: the second answer
+// is acknowledged and ended, the talk with the first goes on.
+func TestSecondAnswerToOneInviteIsEnded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, n, ana, bob, _ := shop(t)
+		defer w.close()
+		h := ana.call("202", "v=0 ana")
+		tx := <-bob.in
+		bob.answer(tx, "v=0 bob")
+		h.status()
+		synctest.Wait()
+		res := tx.Response(200, "")
+		res.To().Params = sip.HeaderParams{{K: "tag", V: "second"}}
+		res.AppendHeader(bob.contact())
+		body(res, "v=0 second")
+		tx.Respond(res)
+		synctest.Wait()
+		bob.mu.Lock()
+		acks, bye := len(bob.acks), bob.got["BYE"]
+		bob.mu.Unlock()
+		if acks != 2 || bye == nil || n.calls.Count() != 1 {
+			t.Fatalf("%d ACKs, BYE %v, %d calls", acks, bye, n.calls.Count())
+		}
+		if tag, _ := bye.To().Params.Get("tag"); tag != "second" {
+			t.Errorf("the wrong dialog was ended: %s", tag)
+		}
+		h.do(sip.BYE, "")
+	})
+}

@@ -124,9 +124,8 @@ func (l *Leg) close() {
 }
 
 // try sends one INVITE and tells tell what comes, until the branch has failed
-// or tell refuses to hear more. After h it is cancelled; a 2xx that comes
-// nevertheless is acknowledged and ended. It returns when no response can come
-// any more.
+// or was answered. After h it is cancelled; an answer that comes nevertheless,
+// or that tell does not take, is acknowledged and ended.
 func (c *Call) try(id int, o outgoing, h *halt, tell func(event) bool) {
 	l, req, err := c.dial(o)
 	if err != nil {
@@ -156,33 +155,31 @@ func (c *Call) try(id int, o outgoing, h *halt, tell func(event) bool) {
 		case res, ok := <-tx.Responses():
 			switch {
 			case !ok:
-				if err := tx.Err(); err != nil && !won {
+				if err := tx.Err(); err != nil {
 					tell(event{from: id, final: true, lost: true, cause: site.Offline, err: err})
 				}
 				return
 			case res.IsProvisional():
-				if !won && halted != nil {
+				if halted != nil {
 					l.provisional(res)
 					sdp, _ := sdpOf(res)
 					tell(event{from: id, leg: l, res: res, sdp: sdp})
 				}
 			case res.IsSuccess():
-				if won {
-					l.mu.Lock()
-					d := l.dest
-					l.mu.Unlock()
-					c.srv.dismiss(res, d)
-					continue
-				}
 				won = l.established(tx, res)
 				if !won {
 					tell(event{from: id, final: true, cause: site.NotAcceptable})
 					return
 				}
+				l.mu.Lock()
+				s, d := c.srv, l.dest
+				l.mu.Unlock()
+				s.spawn(func() { s.others(tx, d) })
 				if halted == nil || !tell(event{from: id, leg: l, res: res, sdp: l.heard, answer: true}) {
 					l.bye(site.Elsewhere)
 					l.close()
 				}
+				return
 			default:
 				e := event{from: id, res: res, final: true, cause: causeOf(res), all: res.StatusCode >= 600}
 				if res.StatusCode/100 == 3 {
@@ -191,6 +188,24 @@ func (c *Call) try(id int, o outgoing, h *halt, tell func(event) bool) {
 				tell(e)
 				return
 			}
+		}
+	}
+}
+
+// others ends what further phones behind one INVITE answer after the first
+// (RFC 3261 §13.2.2.4). It returns when no response can come any more.
+func (s *Server) others(tx *transaction.ClientTx, d edge.Dest) {
+	for {
+		select {
+		case res, ok := <-tx.Responses():
+			if !ok {
+				return
+			}
+			if res.IsSuccess() {
+				s.dismiss(res, d)
+			}
+		case <-s.done:
+			return
 		}
 	}
 }
