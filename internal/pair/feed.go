@@ -41,6 +41,7 @@ type feed struct {
 	owed   []item
 	fresh  bool // the next stream begins with a snapshot anyway
 	wake   chan struct{}
+	again  chan struct{} // ends the pause after a failure
 	cancel context.CancelFunc
 	done   chan struct{}
 }
@@ -49,7 +50,7 @@ type feed struct {
 // from the beginning when the pair's other node changes.
 func (t *Table) Share(dial func(context.Context) (net.Conn, error)) {
 	ctx, cancel := context.WithCancel(context.Background())
-	f := &feed{t: t, dial: dial, fresh: true, wake: make(chan struct{}, 1), cancel: cancel, done: make(chan struct{})}
+	f := &feed{t: t, dial: dial, fresh: true, wake: make(chan struct{}, 1), again: make(chan struct{}, 1), cancel: cancel, done: make(chan struct{})}
 	t.mu.Lock()
 	old := t.feed
 	t.feed = f
@@ -70,6 +71,17 @@ func (f *feed) close() {
 func (f *feed) poke() {
 	select {
 	case f.wake <- struct{}{}:
+	default:
+	}
+}
+
+// retry ends the pause after a failure: the other node has just been heard.
+func (f *feed) retry() {
+	if f == nil {
+		return
+	}
+	select {
+	case f.again <- struct{}{}:
 	default:
 	}
 }
@@ -112,8 +124,10 @@ func (f *feed) run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-time.After(wait):
+			wait = min(2*wait, maxWait)
+		case <-f.again:
+			wait = backoff
 		}
-		wait = min(2*wait, maxWait)
 		f.poke() // it is still owed
 	}
 }
@@ -230,6 +244,10 @@ func (t *Table) Hear(from site.NodeID, c net.Conn) error {
 		if err := t.learn(from, it); err != nil {
 			return err
 		}
+		t.mu.Lock()
+		f := t.feed
+		t.mu.Unlock()
+		f.retry()
 		if _, err := c.Write([]byte{1}); err != nil {
 			return err
 		}

@@ -130,6 +130,40 @@ func TestANewBindingIsAtTheOtherNodeAtOnce(t *testing.T) {
 	})
 }
 
+// The other node was away for so long that the pause is a minute. It speaks:
+// what we owe it is told at once, not when the minute is over.
+func TestHearingTheOtherNodeEndsThePause(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b := open(t, 1, newMem()), open(t, 2, newMem())
+		cut := join(t, a, b)
+		synctest.Wait()
+		cut(true)
+		if err := a.Bind(context.Background(), phone("sip:ana@192.0.2.7")); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(10 * time.Minute)
+		if err := a.Bind(context.Background(), phone("sip:ana@192.0.2.7")); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		cut(false)
+		before := time.Now()
+		mine, theirs := net.Pipe()
+		go a.Hear(b.cfg.Self, theirs)
+		if err := exchange(mine, item{All: &[]site.Binding{}}); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if got := b.Bindings(ana); len(got) != 1 || time.Since(before) > 200*time.Millisecond {
+			t.Errorf("the other node has %v after %v", got, time.Since(before))
+		}
+		mine.Close()
+		a.Close()
+		b.Close()
+		cut(true)
+	})
+}
+
 func TestARefreshIsNotAWriteAndOutlivesTheGrant(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		da, db := newMem(), newMem()
