@@ -277,6 +277,7 @@ func (n *Node) admitted(a joinAnswer, fleet crdt.FleetID, sponsor peerAddr) erro
 		}
 	}
 	n.member = m
+	n.mesh.Hangup(mesh.PeerID(sponsor.Node))
 	return m.write(n.cfg.Data)
 }
 

@@ -303,6 +303,20 @@ func (m *Mesh) OpenStream(ctx context.Context, id mesh.PeerID, protocol string) 
 	return st, nil
 }
 
+// Hangup closes the signalling connections with a peer, so that the next stream
+// dials a new one: after joining, what was a stranger comes back as a member.
+func (m *Mesh) Hangup(id mesh.PeerID) {
+	m.mu.Lock()
+	var all []*session
+	if p := m.peers[id]; p != nil {
+		all = slices.Clone(p.sessions)
+	}
+	m.mu.Unlock()
+	for _, s := range all {
+		s.Close()
+	}
+}
+
 // session finds a signalling connection of the peer or dials one; callers that
 // come meanwhile wait for the same dial.
 func (m *Mesh) session(ctx context.Context, id mesh.PeerID) (*session, error) {
