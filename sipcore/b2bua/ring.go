@@ -14,7 +14,7 @@ import (
 )
 
 // margin is taken off a budget, so that what follows has begun when it is over.
-const margin = 50 * time.Millisecond
+const margin = 100 * time.Millisecond
 
 // fork is one ring step under way: its branches talk to it until it is over.
 type fork struct {
