@@ -28,6 +28,7 @@ const (
 	maxItem = 4 << 20 // a snapshot of 10,000 bindings
 	ackWait = 2 * time.Second
 	backoff = time.Second
+	atOnce  = 100 * time.Millisecond // between attempts when a phone gave a reason
 	maxWait = time.Minute
 )
 
@@ -41,6 +42,7 @@ type feed struct {
 	owed   []item
 	fresh  bool // the next stream begins with a snapshot anyway
 	wake   chan struct{}
+	need   chan struct{} // a phone came or went: worth trying now
 	again  chan struct{} // ends the pause after a failure
 	cancel context.CancelFunc
 	done   chan struct{}
@@ -95,6 +97,10 @@ func (f *feed) tell(it item) {
 		f.owed = append(f.owed, it)
 	}
 	f.mu.Unlock()
+	select {
+	case f.need <- struct{}{}:
+	default:
+	}
 	f.poke()
 }
 
@@ -106,6 +112,10 @@ func (f *feed) run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-f.wake:
+		}
+		select {
+		case <-f.need: // this attempt is for it
+		default:
 		}
 		err := f.stream(ctx)
 		if ctx.Err() != nil {

@@ -301,6 +301,11 @@ func (t *Table) learn(from site.NodeID, it item) error {
 			t.mu.Unlock() // the phone has come back to us since
 			return nil
 		}
+		if known := t.byKey[b.Key()]; known != nil && same(known.b, b) {
+			known.b, known.mono = b, time.Time{} // told twice: a snapshot and a change
+			t.mu.Unlock()
+			return nil
+		}
 		t.put(b, time.Time{})
 		t.mu.Unlock()
 		t.save(b)
