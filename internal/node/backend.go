@@ -487,10 +487,11 @@ func (b *backend) Calls(_ context.Context, since time.Duration) ([]api.Call, err
 		}
 		out = append(out, x)
 	}
-	for _, r := range b.n.calls.records.since(since) {
+	rs, err := b.n.calls.records.since(since)
+	for _, r := range rs {
 		out = append(out, ended(r))
 	}
-	return out, nil
+	return out, err
 }
 
 func ended(r b2bua.Record) api.Call {
