@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -106,16 +107,20 @@ func newRoot() *cobra.Command {
 
 // group makes a command without a verb of its own say what its verbs are.
 func group(c *cobra.Command) {
-	for _, sub := range c.Commands() {
-		if sub.HasSubCommands() && sub.RunE == nil {
-			sub.Args = func(c *cobra.Command, args []string) error {
-				if len(args) > 0 {
-					return usageError{fmt.Errorf("%q is not a command of %s; see \"%s --help\"", args[0], c.CommandPath(), c.CommandPath())}
-				}
+	if c.HasSubCommands() && c.RunE == nil {
+		c.Args = func(c *cobra.Command, args []string) error {
+			if len(args) == 0 {
 				return nil
 			}
-			sub.RunE = func(c *cobra.Command, _ []string) error { return c.Help() }
+			near := ""
+			if s := c.SuggestionsFor(args[0]); len(s) > 0 {
+				near = fmt.Sprintf("; did you mean %q?", s[0])
+			}
+			return usageError{fmt.Errorf("%q is not a command of %s%s; see \"%s --help\"", args[0], c.CommandPath(), near, c.CommandPath())}
 		}
+		c.RunE = func(c *cobra.Command, _ []string) error { return c.Help() }
+	}
+	for _, sub := range c.Commands() {
 		group(sub)
 	}
 }
@@ -163,7 +168,10 @@ func ask[T any](cmd *cobra.Command, s *settings, method, path string, in any) (o
 func args(min, max int, what string) cobra.PositionalArgs {
 	return func(c *cobra.Command, a []string) error {
 		if len(a) < min || len(a) > max {
-			return usageError{fmt.Errorf("%s needs %s; got %d words", c.CommandPath(), what, len(a))}
+			return usageError{fmt.Errorf("%s needs %s; got %d words: %q", c.CommandPath(), what, len(a), a)}
+		}
+		if slices.Contains(a, "") {
+			return usageError{fmt.Errorf("%s needs %s; got an empty word: %q", c.CommandPath(), what, a)}
 		}
 		return nil
 	}

@@ -97,12 +97,14 @@ func (c *Client) send(ctx context.Context, method, path string, in any, etag str
 	}
 	r, err := c.http.Do(req)
 	switch {
-	case errors.Is(err, os.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
-		return nil, fmt.Errorf("%w at %s; start one with \"ccnode up\", or say where it is with --api or --data", ErrNoNode, c.where)
 	case errors.Is(err, os.ErrPermission):
 		return nil, fmt.Errorf("no permission for %s; run as the user the node runs as, or as root", c.where)
+	case errors.Is(err, os.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
+		return nil, fmt.Errorf("%w at %s; start one with \"ccnode up\", or say where it is with --api or --data", ErrNoNode, c.where)
 	case errors.As(err, new(*tls.CertificateVerificationError)):
 		return nil, fmt.Errorf("%s cannot be verified: %w; give its certificate with --fingerprint, as \"ccnode status\" shows it there", c.where, err)
+	case dialling(err):
+		return nil, fmt.Errorf("%w at %s (%w); is it up, and is the address right? --api or --data name another", ErrNoNode, c.where, err)
 	case err != nil:
 		return nil, fmt.Errorf("ask the node at %s: %w", c.where, err)
 	}
@@ -112,16 +114,29 @@ func (c *Client) send(ctx context.Context, method, path string, in any, etag str
 	defer r.Body.Close()
 	var p struct {
 		Title, Detail string
-		Errors        []struct{ Message, Location string }
+		Errors        []struct {
+			Message, Location string
+			Value             any
+		}
 	}
 	b, _ := io.ReadAll(io.LimitReader(r.Body, 1<<16))
 	_ = json.Unmarshal(b, &p)
 	what := p.Detail
 	for _, e := range p.Errors {
-		what += fmt.Sprintf("; %s %s", e.Location, e.Message)
+		what += fmt.Sprintf("; %s: %s", e.Location, e.Message)
+		// What a person typed wrong is worth showing, unless it is a secret or all of it.
+		if v, ok := e.Value.(string); ok && !strings.Contains(e.Location, "password") && !strings.Contains(e.Location, "pin") {
+			what += fmt.Sprintf(", not %.80q", v)
+		}
 	}
 	if what == "" {
 		what = fmt.Sprintf("%s answered %s", c.where, r.Status)
 	}
 	return nil, &Error{Status: r.StatusCode, What: what}
+}
+
+// dialling says that the connection was never made.
+func dialling(err error) bool {
+	var op *net.OpError
+	return errors.As(err, &op) && op.Op == "dial"
 }

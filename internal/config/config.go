@@ -48,6 +48,9 @@ type Config struct {
 	ReserveBytes int64         // kept free on disk, default 256 MiB
 }
 
+// MinExpires is the shortest registration that can be granted at most.
+const MinExpires = 30 * time.Second
+
 // Defaults fills every field that was left empty.
 func (c *Config) Defaults() error {
 	if c.Data == "" {
@@ -119,6 +122,12 @@ func (c *Config) Validate() error {
 	}
 	if c.MediaPorts[1]-c.MediaPorts[0] < 3 {
 		no("media ports %d-%d: leave room for at least 4, two for each side of a call", c.MediaPorts[0], c.MediaPorts[1])
+	}
+	if c.MaxCalls < 1 || c.MaxCalls > 10_000 {
+		no("max-calls %d: use 1 to 10000", c.MaxCalls)
+	}
+	if c.Expires < MinExpires || c.Expires > time.Hour {
+		no("expires %v: use %v to 1h; phones on TCP are away that long when a box dies", c.Expires, MinExpires)
 	}
 	if len(c.Listen) == 0 {
 		no("this box has no network address; plug it in, or name one with --listen")

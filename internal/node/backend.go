@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -284,7 +285,22 @@ func (b *backend) CreateUser(ctx context.Context, by string, x api.NewUser) (api
 	return b.n.apiUser(u), nil
 }
 
+// dialForm is what a call can be forwarded to.
+var dialForm = regexp.MustCompile(`^(voicemail|\+?[0-9*#]{1,32}|(sips?:)?[^\s<>"@]+@[^\s<>"@]+)$`)
+
+func forwards(p api.UserPatch) error {
+	for name, v := range map[string]*string{"forwardAll": p.ForwardAll, "forwardBusy": p.ForwardBusy, "forwardNoAnswer": p.ForwardNoAnswer, "forwardOffline": p.ForwardOffline} {
+		if v != nil && *v != "" && !dialForm.MatchString(*v) {
+			return api.Invalid(fmt.Sprintf("%s: nothing can be dialled by %q", name, *v), "write digits as on a phone, name@host, voicemail, or \"\" to end it")
+		}
+	}
+	return nil
+}
+
 func (b *backend) PatchUser(ctx context.Context, by, who, etag string, p api.UserPatch) (api.User, error) {
+	if err := forwards(p); err != nil {
+		return api.User{}, err
+	}
 	id, err := b.find(who)
 	if err != nil {
 		return api.User{}, err
@@ -430,7 +446,11 @@ func (b *backend) Merges(_ context.Context, closed bool) ([]api.Merge, error) {
 }
 
 func (b *backend) KeepMerge(ctx context.Context, by, id, version string) error {
-	return refuse(b.n.state.Keep(ctx, by, id, version))
+	err := b.n.state.Keep(ctx, by, id, version)
+	if errors.Is(err, state.ErrNotFound) {
+		return api.NotFound(err.Error(), "\"ccnode merges\" shows the merges and the versions that can be kept")
+	}
+	return refuse(err)
 }
 
 func (b *backend) Bytes(ctx context.Context, over time.Duration) (api.Bytes, error) {

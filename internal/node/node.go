@@ -106,7 +106,10 @@ func (c closer) close() {
 
 func (n *Node) run(ctx context.Context, cancel context.CancelCauseFunc) (err error) {
 	var rooms closer
-	defer func() { rooms.close() }()
+	defer func() {
+		cancel(err) // the rooms' goroutines end, whatever the reason
+		rooms.close()
+	}()
 
 	if n.folder, err = disk.LockFolder(n.cfg.Data); err != nil {
 		return err
@@ -199,7 +202,7 @@ func (n *Node) openMesh(ctx context.Context, rooms *closer) (err error) {
 	n.mesh, err = p2p.New(p2p.Config{Key: n.id.Private(), Listen: listen, DialFrom: from, Now: n.now, Log: n.log.With("room", "mesh"),
 		Relay: n.mayRelay})
 	if err != nil {
-		return inUse(err, "mesh", fmt.Sprint(listen), "--mesh-port")
+		return inUse(err, "mesh", fmt.Sprint(listen), "--mesh-port or --listen")
 	}
 	rooms.add(func() { n.mesh.Close() })
 	return nil
