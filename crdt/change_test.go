@@ -137,6 +137,34 @@ func TestLtHashIsASet(t *testing.T) {
 	}
 }
 
+// TestLtHashLanes: the four lanes of a word behave like lanes of their own.
+func TestLtHashLanes(t *testing.T) {
+	var h LtHash
+	want := make([]uint16, len(h)/2)
+	step := func(id ID, sign uint16) {
+		var x [2048]byte
+		expand(id, &x)
+		for i := range want {
+			want[i] += sign * (uint16(x[2*i]) | uint16(x[2*i+1])<<8)
+		}
+	}
+	for i := range 200 {
+		id := ID{byte(i), 7}
+		h.Add(id)
+		step(id, 1)
+		if i%3 == 0 {
+			gone := ID{byte(i / 2), 7}
+			h.Remove(gone)
+			step(gone, 0xffff)
+		}
+	}
+	for i := range want {
+		if got := uint16(h[2*i]) | uint16(h[2*i+1])<<8; got != want[i] {
+			t.Fatalf("lane %d is %d, want %d", i, got, want[i])
+		}
+	}
+}
+
 func FuzzDecode(f *testing.F) {
 	_, sign := signer(f)
 	c := oneField(MakeStamp(1_790_000_000_000, 0))
@@ -204,4 +232,11 @@ func BenchmarkOneFieldChange(b *testing.B) {
 		}
 		b.ReportMetric(float64(b.N*n)/b.Elapsed().Seconds(), "changes/s")
 	})
+}
+
+func BenchmarkLtHash(b *testing.B) {
+	var h LtHash
+	for i := 0; b.Loop(); i++ {
+		h.Add(ID{byte(i), byte(i >> 8)})
+	}
 }
