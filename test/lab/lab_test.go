@@ -41,10 +41,7 @@ func join(l *labkit.Lab, site, name string, from *labkit.Node, invite ...string)
 func registered(t *testing.T, h *labkit.Host, a labkit.Account, hz int) *labkit.Baresip {
 	t.Helper()
 	p := h.Telephone(a, hz)
-	// Its words, not its events: it registers before anybody can listen.
-	if _, err := p.Says(" 200 OK () [", 10*time.Second); err != nil {
-		t.Fatal(err)
-	}
+	p.Await(0, "REGISTER_OK", 10*time.Second)
 	return p
 }
 

@@ -90,7 +90,7 @@ func (h *Host) Telephone(a Account, hz int) *Baresip {
 	}
 	for name, text := range map[string]string{
 		"config":          b.config(h, port, tone),
-		"accounts":        a.line(h) + "\n",
+		"accounts":        "\n",
 		"contacts":        "\n",
 		"current_contact": "\n",
 	} {
@@ -108,6 +108,11 @@ func (h *Host) Telephone(a Account, hz int) *Baresip {
 	}
 	b.conn = conn
 	go b.read(bufio.NewReader(conn)) // ends when baresip does
+	// The account comes now and not by its file: we then see all events, and
+	// baresip's mwi module, which subscribes without end if the registration
+	// was accepted within its first millisecond, has that behind it.
+	b.must("uanew", a.line(h))
+	b.must("uafind", "sip:"+a.User+"@"+a.Domain)
 	return b
 }
 

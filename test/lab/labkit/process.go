@@ -92,8 +92,8 @@ func (p *Process) read(r io.Reader) {
 		if line != "" {
 			p.mu.Lock()
 			p.lines = append(p.lines, strings.TrimRight(line, "\r\n"))
-			if len(p.lines) > 20_000 {
-				p.lines = p.lines[10_000:]
+			if len(p.lines) > 20_000 { // its beginning and its end are kept
+				p.lines = append(p.lines[:2000:2000], p.lines[12_000:]...)
 			}
 			close(p.news)
 			p.news = make(chan struct{})
