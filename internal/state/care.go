@@ -69,7 +69,7 @@ func (s *State) care(ctx context.Context, all bool) {
 		}
 		s.dmu.Unlock()
 	} else if n > 0 {
-		s.cfg.Log.Info("The state was put in order", "writes", n)
+		s.cfg.Log.Debug("The state was put in order", "writes", n)
 	}
 	if !all || !s.first() {
 		return
