@@ -132,7 +132,7 @@ func (n *Node) addrsOf(id site.NodeID) []string {
 		all, lan = x.Mesh, x.Site == n.member.Site
 	}
 	if len(all) == 0 {
-		for _, s := range n.member.Sponsor {
+		for _, s := range n.sponsors() {
 			if s.Node == id {
 				all = s.Addrs
 			}
@@ -168,7 +168,7 @@ func (n *Node) admit() {
 		peers = append(peers, mesh.Peer{ID: mesh.PeerID(id), Addrs: n.addrsOf(id), Via: via})
 	}
 	// A newcomer knows its sponsor before it has the grants.
-	for _, s := range n.member.Sponsor {
+	for _, s := range n.sponsors() {
 		if !known[s.Node] && n.book.Revocation(s.Node) == nil {
 			peers = append(peers, mesh.Peer{ID: mesh.PeerID(s.Node), Addrs: s.Addrs})
 		}
@@ -189,6 +189,9 @@ func (n *Node) relays(members []*trust.Grant) (out []mesh.PeerID) {
 // moved is called after the members or their addresses changed.
 func (n *Node) moved(ctx context.Context) {
 	n.admit()
+	if n.state != nil {
+		n.noteSponsors()
+	}
 	if err := n.engine.TopologyChanged(ctx); err != nil && !errors.Is(err, replica.ErrStopped) && ctx.Err() == nil {
 		n.log.Warn("The exchange goes by an old list of nodes", "err", err)
 	}

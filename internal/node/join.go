@@ -10,12 +10,14 @@ import (
 	"net"
 	"slices"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/fxamacker/cbor/v2"
 
 	"carrierclass.net/ccnode/crdt"
 	"carrierclass.net/ccnode/internal/api"
+	"carrierclass.net/ccnode/internal/disk"
 	"carrierclass.net/ccnode/internal/site"
 	"carrierclass.net/ccnode/internal/state"
 	"carrierclass.net/ccnode/internal/trust"
@@ -116,7 +118,10 @@ func (n *Node) ready(ctx context.Context, fresh bool) error {
 	if err != nil {
 		return err
 	}
-	if n.member.Founder {
+	if err := n.storeLost(); err != nil {
+		return err
+	}
+	if n.member.Founder && !n.refill {
 		if err := n.state.PutTrust(ctx, "founder", chain.Grants...); err != nil {
 			return fmt.Errorf("found the fleet: %w", err)
 		}
@@ -135,10 +140,17 @@ func (n *Node) ready(ctx context.Context, fresh bool) error {
 			return err
 		}
 	}
-	if n.member.First && !n.state.HasKey() {
+	if n.drawsKey() && !n.state.HasKey() {
 		if err := n.state.DrawKey(ctx, "system"); err != nil {
 			return err
 		}
+	}
+	n.memberMu.Lock()
+	n.member.Filled = true
+	err = n.remember()
+	n.memberMu.Unlock()
+	if err != nil && !errors.Is(err, disk.ErrNoSpace) && !errors.Is(err, syscall.ENOSPC) {
+		return err
 	}
 	if err := n.putNode(ctx); err != nil && ctx.Err() == nil {
 		n.log.Warn("This node's addresses were not written", "err", err)
@@ -163,6 +175,37 @@ func (n *Node) ready(ctx context.Context, fresh bool) error {
 	return nil
 }
 
+// storeLost tells a box that lost its store from a new one: it does not found
+// its fleet a second time, but has the store filled by the others.
+func (n *Node) storeLost() error {
+	if !n.member.Filled || n.known() {
+		return nil
+	}
+	if len(n.sponsors()) == 0 {
+		return fmt.Errorf("%s is empty or missing though this box is a member, and it knows no other box that could fill it: restore the folder from a backup; or set %s aside and start empty, which founds a new fleet without what was here",
+			n.path("db"), n.cfg.Data)
+	}
+	n.refill = true
+	n.odd = append(n.odd, "the store of this box was lost; it was filled again by the other boxes. What only this box held is gone: look after this disk")
+	n.log.Error("Store is lost, waiting for the other boxes to fill it", "dir", n.path("db"))
+	return nil
+}
+
+// drawsKey says whether the site's key is ours to make. A first box that lost
+// its store makes another one only if nobody else has the old one.
+func (n *Node) drawsKey() bool {
+	if !n.member.First || !n.refill {
+		return n.member.First
+	}
+	return len(n.book.Members(n.member.Site)) < 2 && !slices.ContainsFunc(n.sponsors(), func(p peerAddr) bool { return p.Pair })
+}
+
+// known says whether the store knows our own site and fleet.
+func (n *Node) known() bool {
+	_, domain := n.state.Fleet()
+	return n.state.Own().Code != "" && domain != ""
+}
+
 // putNode writes where this node can be reached, if that changed.
 func (n *Node) putNode(ctx context.Context) error {
 	x := state.Node{Name: n.member.Letter, Mesh: n.meshAddrs()}
@@ -178,7 +221,7 @@ func (n *Node) fill(ctx context.Context) error {
 	if n.filled() {
 		return nil
 	}
-	for _, s := range n.member.Sponsor {
+	for _, s := range n.sponsors() {
 		n.mesh.Dial(mesh.PeerID(s.Node))
 	}
 	tick := time.NewTicker(50 * time.Millisecond)
@@ -197,7 +240,7 @@ func (n *Node) fill(ctx context.Context) error {
 				told = true
 				n.opt.Tell("waiting for the fleet's data …")
 			}
-			for _, s := range n.member.Sponsor {
+			for _, s := range n.sponsors() {
 				n.mesh.Dial(mesh.PeerID(s.Node))
 			}
 		}
@@ -209,7 +252,7 @@ func (n *Node) filled() bool {
 	own := n.state.Own()
 	_, domain := n.state.Fleet()
 	_, err := n.book.Member(n.id.Node())
-	return err == nil && own.Code != "" && domain != "" && (n.member.First || n.state.HasKey())
+	return err == nil && own.Code != "" && domain != "" && (n.drawsKey() || n.state.HasKey())
 }
 
 // joinToken redeems an invite.
@@ -255,7 +298,7 @@ func (n *Node) joinToken(ctx context.Context, text string) error {
 	if err := dec.Decode(&a); err != nil {
 		return fmt.Errorf("join: the inviting node broke off: %w", err)
 	}
-	return n.admitted(a, crdt.FleetID(t.Fleet), peerAddr{site.NodeID(inviter), t.Addrs})
+	return n.admitted(a, crdt.FleetID(t.Fleet), peerAddr{Node: site.NodeID(inviter), Addrs: t.Addrs})
 }
 
 // admitted takes the member's answer.
@@ -273,7 +316,7 @@ func (n *Node) admitted(a joinAnswer, fleet crdt.FleetID, sponsor peerAddr) erro
 		Letter: a.Letter, Fleet: a.Fleet, Domain: a.Domain, First: a.First, Sponsor: []peerAddr{sponsor}}
 	for _, x := range a.Nodes {
 		if len(x.Node) == len(site.NodeID{}) && site.NodeID(x.Node) != sponsor.Node {
-			m.Sponsor = append(m.Sponsor, peerAddr{site.NodeID(x.Node), x.Addrs})
+			m.Sponsor = append(m.Sponsor, peerAddr{Node: site.NodeID(x.Node), Addrs: x.Addrs})
 		}
 	}
 	n.member = m
@@ -380,7 +423,7 @@ func (n *Node) knock(ctx context.Context, who mdns.Info) error {
 	if a.Refused != "" {
 		return refusal{fmt.Errorf("join: refused: %s", a.Refused)}
 	}
-	return n.admitted(a, crdt.FleetID(m.Fleet), peerAddr{site.NodeID(id), p.Addrs})
+	return n.admitted(a, crdt.FleetID(m.Fleet), peerAddr{Node: site.NodeID(id), Addrs: p.Addrs})
 }
 
 // neighbours are boxes that knocked and wait for a person.

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"bytes"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -9,8 +10,10 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"carrierclass.net/ccnode/crdt"
+	"carrierclass.net/ccnode/internal/disk"
 	"carrierclass.net/ccnode/internal/site"
 	"carrierclass.net/ccnode/internal/trust"
 )
@@ -36,13 +39,14 @@ type member struct {
 	Domain   string     `json:"domain"`
 	Founder  bool       `json:"founder,omitempty"` // of the fleet
 	First    bool       `json:"first,omitempty"`   // of its site: draws the site's key
-	Sponsor  []peerAddr `json:"sponsor,omitempty"` // whom to ask first
+	Sponsor  []peerAddr `json:"sponsor,omitempty"` // whom to ask first: who admitted us, later our neighbours
+	Filled   bool       `json:"filled,omitempty"`  // the store was complete once
 }
 
 func (m *member) fleetID() (id crdt.FleetID, err error) {
 	b, err := hex.DecodeString(m.FleetID)
 	if err != nil || len(b) != len(id) {
-		return id, fmt.Errorf("%s is damaged: it names no fleet; set the folder aside and join again with a new invite", memberFile)
+		return id, errors.New("it names no fleet")
 	}
 	return crdt.FleetID(b), nil
 }
@@ -50,6 +54,7 @@ func (m *member) fleetID() (id crdt.FleetID, err error) {
 type peerAddr struct {
 	Node  site.NodeID `json:"node"`
 	Addrs []string    `json:"addrs"`
+	Pair  bool        `json:"pair,omitempty"` // of our own site
 }
 
 // identity reads the node's key, or makes it at first boot.
@@ -87,18 +92,131 @@ func readMember(data string) (*member, error) {
 		return nil, fmt.Errorf("read the membership: %w", err)
 	}
 	m := &member{}
-	if err := json.Unmarshal(b, m); err != nil {
-		return nil, fmt.Errorf("%s is damaged (%w); restore it, or set the folder aside and join again with a new invite", path, err)
+	err = json.Unmarshal(b, m)
+	if err == nil {
+		_, err = m.fleetID()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s is damaged (%w): restore it, or set the folder %s aside, start empty, and join again with a new invite", path, err, data)
 	}
 	return m, nil
 }
 
-func (m *member) write(data string) error {
+func (m *member) encode() ([]byte, error) {
 	b, err := json.MarshalIndent(m, "", "  ")
 	if err != nil {
-		return fmt.Errorf("write the membership: %w", err)
+		return nil, fmt.Errorf("write the membership: %w", err)
 	}
-	return writeFile(filepath.Join(data, memberFile), append(b, '\n'))
+	return append(b, '\n'), nil
+}
+
+func (m *member) write(data string) error {
+	b, err := m.encode()
+	if err != nil {
+		return err
+	}
+	return writeFile(filepath.Join(data, memberFile), b)
+}
+
+// remembered finds the membership that member.json should have held: the store
+// keeps a copy of it. A folder whose store holds a fleet's data never founds
+// another one. lost is what was wrong with the file, nil if it was not there.
+func (n *Node) remembered(lost error) error {
+	path := n.path(memberFile)
+	empty := true
+	var kept []byte
+	err := n.store.View(func(r disk.Reader) (err error) {
+		if kept, err = r.Get(memberKey); err == nil {
+			return nil
+		}
+		return r.Scan([]byte("c/"), func(_, _ []byte) error { empty = false; return io.EOF })
+	})
+	if err != nil && !errors.Is(err, io.EOF) {
+		return fmt.Errorf("look for the membership in the store: %w", err)
+	}
+	m := &member{}
+	switch {
+	case kept == nil && lost != nil:
+		return lost
+	case kept == nil && !empty:
+		return fmt.Errorf("%s is missing though this box belongs to a fleet: restore it, or set the folder %s aside, start empty, and join again with a new invite", path, n.cfg.Data)
+	case kept == nil:
+		return nil // a new box
+	}
+	if err := json.Unmarshal(kept, m); err != nil {
+		return fmt.Errorf("%s is lost, and its copy in the store is damaged (%w): restore it, or set the folder %s aside, start empty, and join again with a new invite", path, err, n.cfg.Data)
+	}
+	n.log.Warn("Membership was lost and is restored from the store", "file", path, "err", lost)
+	n.odd = append(n.odd, path+" was lost or damaged; it was restored from the store: look after this disk")
+	n.member = m
+	return m.write(n.cfg.Data)
+}
+
+// memberKey is where the store keeps a copy of the membership.
+var memberKey = []byte("l/node/member")
+
+// remember writes the membership after it changed: the file, and the store's copy.
+func (n *Node) remember() error {
+	b, err := n.member.encode()
+	if err != nil {
+		return err
+	}
+	if err := writeFile(n.path(memberFile), b); err != nil {
+		return err
+	}
+	return n.keepCopy(b)
+}
+
+// keepCopy puts the membership into the store, unless it is there.
+func (n *Node) keepCopy(b []byte) error {
+	var have []byte
+	_ = n.store.View(func(r disk.Reader) (err error) { have, err = r.Get(memberKey); return err })
+	if bytes.Equal(have, b) {
+		return nil
+	}
+	var batch disk.Batch
+	batch.Put(memberKey, b)
+	return n.store.Commit(&batch)
+}
+
+// maxSponsors bounds the nodes a box remembers outside its store.
+const maxSponsors = 8
+
+// sponsors are whom to ask while the store knows nobody.
+func (n *Node) sponsors() []peerAddr {
+	n.memberMu.Lock()
+	defer n.memberMu.Unlock()
+	return slices.Clone(n.member.Sponsor)
+}
+
+// noteSponsors remembers where our neighbours are, the pair first, so that a
+// box whose store is lost finds somebody to fill it.
+func (n *Node) noteSponsors() {
+	var pair, others []peerAddr
+	for _, g := range n.book.Members(site.ID{}) {
+		id := g.Node()
+		addrs := n.addrsOf(id)
+		if id == n.id.Node() || len(addrs) == 0 {
+			continue
+		}
+		if g.Site == n.member.Site {
+			pair = append(pair, peerAddr{id, addrs, true})
+		} else {
+			others = append(others, peerAddr{id, addrs, false})
+		}
+	}
+	all := append(pair, others...)
+	all = all[:min(len(all), maxSponsors)]
+	n.memberMu.Lock()
+	defer n.memberMu.Unlock()
+	same := slices.EqualFunc(all, n.member.Sponsor, func(a, b peerAddr) bool { return a.Node == b.Node && slices.Equal(a.Addrs, b.Addrs) })
+	if same || len(all) == 0 {
+		return
+	}
+	n.member.Sponsor = all
+	if err := n.remember(); err != nil {
+		n.log.Warn("Neighbours are not remembered", "err", err)
+	}
 }
 
 // root reads the root key while this box still has it; nil afterwards.

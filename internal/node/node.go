@@ -51,6 +51,10 @@ type Node struct {
 	id     *trust.Identity
 	member *member
 	start  time.Time
+	odd    []string // what was found wrong at the start, for people
+	refill bool     // the store was lost; the others fill it
+
+	memberMu sync.Mutex // guards what changes in member: Sponsor, Filled
 
 	folder   *disk.Folder
 	store    disk.Store
@@ -118,9 +122,8 @@ func (n *Node) run(ctx context.Context, cancel context.CancelCauseFunc) (err err
 	if n.id, err = identity(n.cfg.Data, n.rand); err != nil {
 		return err
 	}
-	if n.member, err = readMember(n.cfg.Data); err != nil {
-		return err
-	}
+	var lost error // what is wrong with the membership's file
+	n.member, lost = readMember(n.cfg.Data)
 	listeners, fp, err := listenWeb(n.cfg, n.rand, n.now())
 	if err != nil {
 		return err
@@ -144,6 +147,11 @@ func (n *Node) run(ctx context.Context, cancel context.CancelCauseFunc) (err err
 		}
 	})
 
+	if n.member == nil {
+		if err := n.remembered(lost); err != nil {
+			return err
+		}
+	}
 	if err := n.openMesh(ctx, &rooms); err != nil {
 		return err
 	}

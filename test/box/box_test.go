@@ -106,8 +106,8 @@ func address(t *testing.T) netip.Addr {
 			continue
 		}
 		free := true
-		for _, p := range []int{5060, 5870, 8443} {
-			l, err := net.Listen("tcp", fmt.Sprintf("%s:%d", ip, p))
+		for _, p := range []uint16{5060, 5870, 8443} {
+			l, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(netip.AddrPortFrom(ip, p)))
 			if err != nil {
 				free = false
 				break

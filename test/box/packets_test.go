@@ -3,7 +3,6 @@ package box
 import (
 	"bytes"
 	"crypto/rand"
-	"fmt"
 	"net"
 	"os"
 	"path/filepath"
@@ -88,7 +87,7 @@ func TestMalformedPackets(t *testing.T) {
 	// and connections that say nothing, or one letter at a time
 	var silent []net.Conn
 	for i := range 150 {
-		c, err := net.Dial("tcp", fmt.Sprintf("%s:%d", b.ip, []int{5060, 5870, 8443}[i%3]))
+		c, err := net.Dial("tcp", net.JoinHostPort(b.ip.String(), []string{"5060", "5870", "8443"}[i%3]))
 		if err == nil {
 			_, _ = c.Write([]byte("I"))
 			silent = append(silent, c)
