@@ -27,7 +27,7 @@ func product(t *testing.T, l *labkit.Lab) *peer {
 			t.Fatal(err)
 		}
 		p.users = append(p.users, labkit.User{
-			Name: "10" + number, Password: "secret-of-the-bench", Domain: "bench.example", Calls: "10" + strconv.Itoa(100+(i+productUsers/2)%productUsers),
+			Name: "10" + number, Password: "secret-of-the-bench", Domain: "bench.example", Calls: "10" + strconv.Itoa(100+(i+productUsers/2)%productUsers), Addr: addr(i),
 		})
 	}
 	l.Within(20*time.Second, "ccnode answers OPTIONS", func() bool {

@@ -251,16 +251,18 @@ func (p *Process) RSS() int64 {
 	return n * int64(os.Getpagesize())
 }
 
-// Listening waits until somebody on the process's host has bound a port: udp
-// or tcp.
-func (p *Process) Listening(network string, port int) error {
+// Listens tells whether somebody on the process's host has bound a port: udp
+// or tcp, at this address.
+func (p *Process) Listens(network, addr string, port int) bool {
 	flag := map[string]string{"udp": "-u", "tcp": "-t"}[network]
+	out, err := p.Host.Run(5*time.Second, "ss", "-Hln", flag, fmt.Sprintf("src %s:%d", addr, port))
+	return err == nil && strings.TrimSpace(out) != ""
+}
+
+// Listening waits for Listens at the host's own address.
+func (p *Process) Listening(network string, port int) error {
 	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
-		out, err := p.Host.Run(5*time.Second, "ss", "-Hln", flag, fmt.Sprintf("sport = :%d", port))
-		if err != nil {
-			return fmt.Errorf("who listens on %s: %w: %s", p.Host.Name, err, out)
-		}
-		if strings.TrimSpace(out) != "" {
+		if p.Listens(network, p.Host.Addr.String(), port) {
 			return nil
 		}
 		if !p.Running() {

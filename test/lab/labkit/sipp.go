@@ -1,6 +1,7 @@
 package labkit
 
 import (
+	"bytes"
 	"encoding/csv"
 	"fmt"
 	"os"
@@ -23,7 +24,7 @@ type Load struct {
 	Limit     int    // open at once, default Calls
 	Port      int    // local, default any
 	From      string // local address, default the host's
-	Transport string // u1 (default), un, t1, tn
+	Transport string // u1 (default), un, t1, tn; ui sends from each user's Addr
 	Pause     time.Duration
 	Keys      map[string]string // values for [name] in the scenario
 	Echo      bool              // sends back the RTP it gets
@@ -34,6 +35,7 @@ type Load struct {
 type User struct {
 	Name, AuthUser, Password, Domain string
 	Calls                            string // the number this user dials
+	Addr                             string // of his telephone, default Load.From
 }
 
 // A Sipp is a run of SIPp in progress.
@@ -74,6 +76,13 @@ func (h *Host) StartSipp(d Load) *Sipp {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if d.Transport == "ui" { // SIPp then knows neither address nor port of its own
+		script = bytes.ReplaceAll(script, []byte("[local_ip]:[local_port]"), []byte("[field4]:5070"))
+	}
+	from := d.From
+	if from == "" {
+		from = h.Addr.String()
+	}
 	var users strings.Builder
 	users.WriteString("SEQUENTIAL\n")
 	for _, u := range d.Users {
@@ -81,7 +90,11 @@ func (h *Host) StartSipp(d Load) *Sipp {
 		if auth == "" {
 			auth = u.Name
 		}
-		fmt.Fprintf(&users, "%s;[authentication username=%s password=%s];%s;%s\n", u.Name, auth, u.Password, u.Domain, u.Calls)
+		addr := u.Addr
+		if addr == "" {
+			addr = from
+		}
+		fmt.Fprintf(&users, "%s;[authentication username=%s password=%s];%s;%s;%s\n", u.Name, auth, u.Password, u.Domain, u.Calls, addr)
 	}
 	for name, text := range map[string]string{"script.xml": string(script), "users.csv": users.String()} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
@@ -89,10 +102,6 @@ func (h *Host) StartSipp(d Load) *Sipp {
 		}
 	}
 	s := &Sipp{load: d, stat: filepath.Join(dir, "stat.csv")}
-	from := d.From
-	if from == "" {
-		from = h.Addr.String()
-	}
 	rate, limit, within := d.Rate, d.Limit, d.Within
 	if rate == 0 {
 		rate = 10
@@ -114,6 +123,9 @@ func (h *Host) StartSipp(d Load) *Sipp {
 		"-trace_err", "-error_file", "errors.log", "-trace_logs", "-log_file", "said.log",
 		"-timeout", fmt.Sprintf("%ds", int(within.Seconds())), "-timeout_error",
 		"-mp", strconv.Itoa(16384 + n%1000*20), "-recv_timeout", "20000", "-max_socket", "2000",
+	}
+	if transport == "ui" {
+		args = append(args, "-ip_field", "4")
 	}
 	if d.Port != 0 {
 		args = append(args, "-p", strconv.Itoa(d.Port))
