@@ -250,7 +250,7 @@ func (n *Node) openState(ctx context.Context, cancel context.CancelCauseFunc, ro
 	n.engine, err = replica.New(replica.Config{
 		Node: crdt.NodeID(n.id.Node()), Fleet: fleet, Auth: chain.Last().ID(), Sign: n.id.Sign,
 		Disk: n.store, Gate: gate{n.book}, Topo: topology{n}, Mesh: n.mesh,
-		Now: n.now, Random: n.rand, Log: n.log.With("room", "replica"), Synced: clockSynced, Machine: machineID(), Blobs: n.fetch,
+		Now: n.now, Random: n.rand, Log: n.log.With("room", "replica"), Synced: clockSynced, Machine: machineID(), Blobs: n.fetch, LinkChanged: n.linkChanged,
 		TrustMoved: func(v replica.View, _ []crdt.Cell) { n.book.Sync(v.Set(crdt.Trust)) },
 	})
 	if err != nil {
@@ -294,6 +294,17 @@ func (n *Node) openState(ctx context.Context, cancel context.CancelCauseFunc, ro
 	n.moved(ctx)
 	n.watchNetwork(ctx, rooms)
 	return nil
+}
+
+// linkChanged takes the exchange's experience as evidence for calls: a node that
+// just came is no longer suspect, one that did not answer is.
+func (n *Node) linkChanged(ev mesh.Event) {
+	switch {
+	case ev.Kind == mesh.LinkUp:
+		n.reach.Note(site.NodeID(ev.Peer), nil)
+	case ev.Kind == mesh.LinkDown && errors.Is(ev.Err, mesh.ErrSilent):
+		n.reach.Note(site.NodeID(ev.Peer), ev.Err)
+	}
 }
 
 // chain reads our own proof of membership.

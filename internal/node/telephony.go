@@ -69,7 +69,7 @@ func (n *Node) openTelephony(ctx context.Context, cancel context.CancelCauseFunc
 	}
 	t.sip, err = stack.New(stack.Config{
 		Node: n.id.Node(), Listen: listen, View: view{n}, Location: n.pair, Credentials: credentials{n.state},
-		NonceKey: t.nonceKey(), NonceShared: 30 * time.Second, Anchor: anchor{t.media}, Peers: peers{n}, Reach: n.reach, Records: t.records,
+		NonceKey: t.nonceKey(), Anchor: anchor{t.media}, Peers: peers{n}, Reach: n.reach, Records: t.records,
 		MediaAddr: n.mediaAddr, Summaries: n.state, Expires: n.cfg.Expires, MaxCalls: n.cfg.MaxCalls, Grace: 10 * time.Second, Log: n.log, Now: n.now, Rand: n.rand,
 		Feature: func(ctx context.Context, name site.FeatureName, c *b2bua.Call) error {
 			return registry.ServeCall(ctx, name, call{c})
