@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -47,6 +48,13 @@ func TestVoicemailPIN(t *testing.T) {
 	}
 	if f := a1.Holds("4829"); f != "" {
 		t.Errorf("the PIN stands in the clear in %s", f)
+	}
+
+	lamp := phones.StartSipp(labkit.Load{Scenario: "subscribe", Server: bobs.Server, Users: []labkit.User{bobs.Load("")}, Calls: 1, Keys: map[string]string{"expires": "60"}})
+	if _, err := lamp.Result(); err != nil {
+		t.Error(err)
+	} else if said := lamp.Said(); !strings.Contains(said, "lamp 0001202 Messages-Waiting: yes") {
+		t.Errorf("a second telephone's lamp says %q", said)
 	}
 
 	bob := registered(t, phones, bobs, 1000)
