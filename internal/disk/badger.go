@@ -228,6 +228,9 @@ func openGuarded(o badger.Options) (db *badger.DB, err error) {
 func (s *badgerStore) setAside(cause error) (*badger.DB, error) {
 	_ = os.Remove(filepath.Join(s.opts.Dir, "opening"))
 	old := fmt.Sprintf("%s.damaged-%d", s.badgerDir(), s.opts.Now().Unix())
+	for n := 2; exists(old); n++ { // twice in one second, or a clock that stands still
+		old = fmt.Sprintf("%s.damaged-%d-%d", s.badgerDir(), s.opts.Now().Unix(), n)
+	}
 	if err := os.Rename(s.badgerDir(), old); err != nil {
 		return nil, fmt.Errorf("set damaged store aside: %w", err)
 	}
@@ -246,6 +249,11 @@ func (s *badgerStore) setAside(cause error) (*badger.DB, error) {
 	s.damage.add(Damage{What: what})
 	s.opts.Log.Error("Damaged store set aside", "dir", old, "saved", saved, "err", cause)
 	return db, nil
+}
+
+func exists(name string) bool {
+	_, err := os.Lstat(name)
+	return !os.IsNotExist(err)
 }
 
 func isSpace(err error) bool {

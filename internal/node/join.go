@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -18,6 +19,7 @@ import (
 	"carrierclass.net/ccnode/crdt"
 	"carrierclass.net/ccnode/internal/api"
 	"carrierclass.net/ccnode/internal/disk"
+	"carrierclass.net/ccnode/internal/replica"
 	"carrierclass.net/ccnode/internal/site"
 	"carrierclass.net/ccnode/internal/state"
 	"carrierclass.net/ccnode/internal/trust"
@@ -182,8 +184,11 @@ func (n *Node) storeLost() error {
 		return nil
 	}
 	if len(n.sponsors()) == 0 {
-		return fmt.Errorf("%s is empty or missing though this box is a member, and it knows no other box that could fill it: restore the folder from a backup; or set %s aside and start empty, which founds a new fleet without what was here",
-			n.path("db"), n.cfg.Data)
+		if slices.ContainsFunc(n.engine.Status().Scopes, func(s replica.ScopeStatus) bool { return s.Changes > 0 }) {
+			return nil // alone with what is left; the damage was reported
+		}
+		return fmt.Errorf("%s is empty, missing or damaged beyond use though this box is a member, and it knows no other box that could fill it%s: restore the folder from a backup; or set %s aside and start empty, which founds a new fleet without what was here",
+			n.path("db"), said(n.engine.Status().Damage), n.cfg.Data)
 	}
 	n.refill = true
 	n.odd = append(n.odd, "the store of this box was lost; it was filled again by the other boxes. What only this box held is gone: look after this disk")
@@ -198,6 +203,13 @@ func (n *Node) drawsKey() bool {
 		return n.member.First
 	}
 	return len(n.book.Members(n.member.Site)) < 2 && !slices.ContainsFunc(n.sponsors(), func(p peerAddr) bool { return p.Pair })
+}
+
+func said(damage []string) string {
+	if len(damage) == 0 {
+		return ""
+	}
+	return " (" + strings.Join(damage, "; ") + ")"
 }
 
 // known says whether the store knows our own site and fleet.
@@ -221,6 +233,7 @@ func (n *Node) fill(ctx context.Context) error {
 	if n.filled() {
 		return nil
 	}
+	n.web.doing("waiting for the fleet's data")
 	for _, s := range n.sponsors() {
 		n.mesh.Dial(mesh.PeerID(s.Node))
 	}
@@ -339,6 +352,7 @@ func (n *Node) joinLAN(ctx context.Context) error {
 		return errors.New("join: this box has no LAN with multicast; plug it in, or join with a token: ccnode up --join TOKEN")
 	}
 	n.opt.Tell("looking for a member on the LAN …")
+	n.web.doing("looking for a member on the LAN")
 	for {
 		bctx, found := context.WithCancel(ctx)
 		var who mdns.Info
@@ -415,6 +429,7 @@ func (n *Node) knock(ctx context.Context, who mdns.Info) error {
 	}
 	code := pairing.Code(own, who.Key, pairing.Nonce(mine), pairing.Nonce(m.Nonce))
 	n.opt.Tell(fmt.Sprintf("code %s: on a box of site %s (%s), approve it there if it shows the same: ccnode pending approve %s", code, who.Site, who.Name, code))
+	n.web.doing("waiting until somebody at site " + who.Site + " approves code " + code)
 	s.SetDeadline(time.Now().Add(approveWait))
 	var a joinAnswer
 	if err := dec.Decode(&a); err != nil {

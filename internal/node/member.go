@@ -2,6 +2,7 @@ package node
 
 import (
 	"bytes"
+	"crypto/ed25519"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -54,7 +55,9 @@ func (m *member) fleetID() (id crdt.FleetID, err error) {
 type peerAddr struct {
 	Node  site.NodeID `json:"node"`
 	Addrs []string    `json:"addrs"`
-	Pair  bool        `json:"pair,omitempty"` // of our own site
+	Pair  bool        `json:"pair,omitempty"`  // of our own site
+	Key   []byte      `json:"key,omitempty"`
+	Chain []byte      `json:"chain,omitempty"` // proof of its membership
 }
 
 // identity reads the node's key, or makes it at first boot.
@@ -189,6 +192,22 @@ func (n *Node) sponsors() []peerAddr {
 	return slices.Clone(n.member.Sponsor)
 }
 
+// recall lets the book know the neighbours that a lost store has forgotten.
+func (n *Node) recall(fleet crdt.FleetID) {
+	for _, p := range n.sponsors() {
+		if n.book.Ever(p.Node) != nil || len(p.Chain) == 0 || len(p.Key) != ed25519.PublicKeySize {
+			continue
+		}
+		c, err := trust.VerifyChain(p.Chain, fleet, p.Key)
+		if err == nil {
+			err = n.book.AddChain(c)
+		}
+		if err != nil {
+			n.log.Warn("A neighbour's proof of membership is not good", "node", p.Node.String(), "err", err)
+		}
+	}
+}
+
 // noteSponsors remembers where our neighbours are, the pair first, so that a
 // box whose store is lost finds somebody to fill it.
 func (n *Node) noteSponsors() {
@@ -199,17 +218,24 @@ func (n *Node) noteSponsors() {
 		if id == n.id.Node() || len(addrs) == 0 {
 			continue
 		}
-		if g.Site == n.member.Site {
-			pair = append(pair, peerAddr{id, addrs, true})
+		c, err := n.book.Chain(g)
+		if err != nil {
+			continue
+		}
+		x := peerAddr{Node: id, Addrs: addrs, Pair: g.Site == n.member.Site, Key: g.Key, Chain: c.Encode()}
+		if x.Pair {
+			pair = append(pair, x)
 		} else {
-			others = append(others, peerAddr{id, addrs, false})
+			others = append(others, x)
 		}
 	}
 	all := append(pair, others...)
 	all = all[:min(len(all), maxSponsors)]
 	n.memberMu.Lock()
 	defer n.memberMu.Unlock()
-	same := slices.EqualFunc(all, n.member.Sponsor, func(a, b peerAddr) bool { return a.Node == b.Node && slices.Equal(a.Addrs, b.Addrs) })
+	same := slices.EqualFunc(all, n.member.Sponsor, func(a, b peerAddr) bool {
+		return a.Node == b.Node && slices.Equal(a.Addrs, b.Addrs) && bytes.Equal(a.Chain, b.Chain)
+	})
 	if same || len(all) == 0 {
 		return
 	}

@@ -129,14 +129,8 @@ func (n *Node) run(ctx context.Context, cancel context.CancelCauseFunc) (err err
 		return err
 	}
 	n.certFP = fp
-	served := false
-	rooms.add(func() {
-		if !served {
-			for _, l := range listeners {
-				l.Close()
-			}
-		}
-	})
+	n.web = serveWeb(listeners, n.log)
+	rooms.add(n.web.close)
 
 	if n.store, err = disk.OpenBadger(disk.Options{Dir: filepath.Join(n.cfg.Data, "db"), Reserve: n.cfg.ReserveBytes, SetAside: true, Now: n.now, Log: n.log.With("room", "disk")}); err != nil {
 		return err
@@ -185,9 +179,8 @@ func (n *Node) run(ctx context.Context, cancel context.CancelCauseFunc) (err err
 	if err != nil {
 		return err
 	}
-	served = true
-	n.web = serveWeb(listeners, api.Handler(api.Config{Backend: &backend{n}, Build: n.opt.Version, Token: token, Log: n.log.With("room", "api")}), n.log)
-	rooms.add(n.web.close)
+	n.web.open(api.Handler(api.Config{Backend: &backend{n}, Build: n.opt.Version, Token: token, Log: n.log.With("room", "api")}))
+	rooms.add(n.web.close) // first of all: nobody asks rooms that are closing
 	n.welcome(fresh)
 	<-ctx.Done()
 	n.drain()
@@ -257,6 +250,7 @@ func (n *Node) openState(ctx context.Context, cancel context.CancelCauseFunc, ro
 		return err
 	}
 	n.engine.View(func(v replica.View) { n.book.Sync(v.Set(crdt.Trust)) })
+	n.recall(fleet)
 	ectx, stop := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() { // ends with stop, below

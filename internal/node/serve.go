@@ -22,6 +22,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"carrierclass.net/ccnode/internal/api"
@@ -31,10 +33,12 @@ import (
 // web is the interface's listeners: a unix socket for the box itself, HTTPS
 // with a token for everybody else.
 type web struct {
-	servers     []*http.Server
-	done        chan error
-	addrs       []string
-	fingerprint string
+	servers []*http.Server
+	done    chan error
+	addrs   []string
+	once    sync.Once
+	phase   atomic.Pointer[string]
+	handler atomic.Pointer[http.Handler] // nil while the box starts
 }
 
 // listenWeb opens the listeners; serve starts answering on them.
@@ -75,11 +79,12 @@ func listenWeb(cfg config.Config, rand io.Reader, now time.Time) (ls []net.Liste
 	return append(ls, tls.NewListener(tl, &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12})), fingerprint, nil
 }
 
-func serveWeb(ls []net.Listener, h http.Handler, log *slog.Logger) *web {
+// serveWeb answers at once: until open is called, that the box is starting.
+func serveWeb(ls []net.Listener, log *slog.Logger) *web {
 	w := &web{done: make(chan error, len(ls))}
 	for _, l := range ls {
 		s := &http.Server{
-			Handler: h, ConnContext: api.Local,
+			Handler: w, ConnContext: api.Local,
 			ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 30 * time.Second, IdleTimeout: 2 * time.Minute,
 			MaxHeaderBytes: 64 << 10,
 			ErrorLog:       slog.NewLogLogger(log.Handler(), slog.LevelDebug),
@@ -96,7 +101,32 @@ func serveWeb(ls []net.Listener, h http.Handler, log *slog.Logger) *web {
 	return w
 }
 
-func (w *web) close() {
+// doing says what the box is at while it starts.
+func (w *web) doing(what string) { w.phase.Store(&what) }
+
+// open lets h answer from now on.
+func (w *web) open(h http.Handler) { w.handler.Store(&h) }
+
+// ServeHTTP implements http.Handler.
+func (w *web) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
+	if h := w.handler.Load(); h != nil {
+		(*h).ServeHTTP(rw, r)
+		return
+	}
+	what := "opening its store"
+	if p := w.phase.Load(); p != nil {
+		what = *p
+	}
+	rw.Header().Set("Content-Type", "application/problem+json")
+	rw.Header().Set("Retry-After", "1")
+	rw.WriteHeader(http.StatusServiceUnavailable)
+	fmt.Fprintf(rw, `{"title":"Service Unavailable","status":503,"detail":%q}`+"\n", "this box is still starting: "+what+"; try again in a moment")
+}
+
+// close ends the answering; the second time it does nothing.
+func (w *web) close() { w.once.Do(w.shut) }
+
+func (w *web) shut() {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
 	for _, s := range w.servers {

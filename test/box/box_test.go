@@ -145,7 +145,12 @@ func boxIn(t *testing.T, data string) *box {
 		t.Fatal(err)
 	}
 	b := &box{t: t, ip: address(t), data: data, client: c}
-	t.Cleanup(b.kill)
+	t.Cleanup(func() {
+		if t.Failed() && b.running() {
+			t.Logf("what the node at %s said:\n%s", b.ip, b.out.String())
+		}
+		b.kill()
+	})
 	return b
 }
 
@@ -196,7 +201,8 @@ func (b *box) ready(d time.Duration) {
 			b.t.Fatalf("the node ended:\n%s", b.out.String())
 		default:
 		}
-		return b.client.Do(b.t.Context(), "GET", "/status", nil, &api.Status{}, "")
+		_, err := ask[api.Status](b, "GET", "/status", nil)
+		return err
 	})
 }
 
@@ -305,7 +311,7 @@ func decode(t *testing.T, text string, v any) {
 // ask speaks to the box's REST interface.
 func ask[T any](b *box, method, path string, in any) (T, error) {
 	var out T
-	ctx, cancel := context.WithTimeout(b.t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(b.t.Context(), 10*time.Second)
 	defer cancel()
 	err := b.client.Do(ctx, method, path, in, &out, "")
 	return out, err
