@@ -141,7 +141,7 @@ func (n *Node) warnings(st replica.Status, s api.Status) (out []string) {
 	if n.keeper != nil {
 		out = append(out, n.keeper.words())
 	}
-	if !clockSynced() {
+	if !n.synced() {
 		out = append(out, "the clock is not set by NTP; times shown may be wrong")
 	}
 	return out
@@ -350,7 +350,7 @@ func (b *backend) invite(i state.Invite) api.Invite {
 }
 
 // siteFor finds the site a box is for, and makes it if it is new.
-func (n *Node) siteFor(ctx context.Context, by, code, name string) (state.Site, error) {
+func (n *Node) siteFor(ctx context.Context, by, code, name string, ext int) (state.Site, error) {
 	if code == "" {
 		return n.state.Own(), nil
 	}
@@ -364,7 +364,7 @@ func (n *Node) siteFor(ctx context.Context, by, code, name string) (state.Site, 
 	if name == "" {
 		name = "Site " + code
 	}
-	s, err := n.state.PutSite(ctx, by, state.Site{Code: code, Name: name, Emergency: []string{"112"}})
+	s, err := n.state.PutSite(ctx, by, state.Site{Code: code, Name: name, ExtLen: ext, Emergency: []string{"112"}})
 	return s, refuse(err)
 }
 
@@ -378,7 +378,7 @@ func (b *backend) CreateInvite(ctx context.Context, by string, x api.NewInvite) 
 		}
 		life = d
 	}
-	s, err := n.siteFor(ctx, by, x.Site, x.SiteName)
+	s, err := n.siteFor(ctx, by, x.Site, x.SiteName, x.ExtensionDigits)
 	if err != nil {
 		return api.Invite{}, err
 	}
@@ -416,7 +416,7 @@ func (b *backend) Pending(context.Context) ([]api.Pending, error) {
 }
 
 func (b *backend) Approve(ctx context.Context, by string, a api.Approval) (api.NodeStatus, error) {
-	s, err := b.n.siteFor(ctx, by, a.Site, a.SiteName)
+	s, err := b.n.siteFor(ctx, by, a.Site, a.SiteName, a.ExtensionDigits)
 	if err != nil {
 		return api.NodeStatus{}, err
 	}

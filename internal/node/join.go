@@ -108,7 +108,7 @@ func (n *Node) found() error {
 	}
 	fid := f.ID()
 	n.member = &member{FleetID: hex.EncodeToString(fid[:]), Chain: (&trust.Chain{Founding: f, Grants: []*trust.Grant{g}}).Encode(), Site: at,
-		Code: n.cfg.SiteCode, SiteName: n.cfg.SiteName, Letter: "a", Fleet: n.cfg.Fleet, Domain: domain, Founder: true, First: true}
+		Code: n.cfg.SiteCode, SiteName: n.cfg.SiteName, Letter: "a", Fleet: n.cfg.Fleet, Domain: domain, ExtLen: n.cfg.ExtLen, Founder: true, First: true}
 	return n.member.write(n.cfg.Data)
 }
 
@@ -133,7 +133,7 @@ func (n *Node) ready(ctx context.Context, fresh bool) error {
 			}
 		}
 		if n.state.Own().Code == "" {
-			if _, err := n.state.PutSite(ctx, "founder", state.Site{ID: n.member.Site, Code: n.member.Code, Name: n.member.SiteName, Emergency: []string{"112"}}); err != nil {
+			if _, err := n.state.PutSite(ctx, "founder", state.Site{ID: n.member.Site, Code: n.member.Code, Name: n.member.SiteName, ExtLen: n.member.ExtLen, Emergency: []string{"112"}}); err != nil {
 				return fmt.Errorf("found the fleet: %w", err)
 			}
 		}

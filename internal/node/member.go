@@ -38,6 +38,7 @@ type member struct {
 	Letter   string     `json:"letter"` // of the node within its site
 	Fleet    string     `json:"fleet"`
 	Domain   string     `json:"domain"`
+	ExtLen   int        `json:"extLen,omitempty"`  // of the first site, at founding
 	Founder  bool       `json:"founder,omitempty"` // of the fleet
 	First    bool       `json:"first,omitempty"`   // of its site: draws the site's key
 	Sponsor  []peerAddr `json:"sponsor,omitempty"` // whom to ask first: who admitted us, later our neighbours
@@ -55,7 +56,7 @@ func (m *member) fleetID() (id crdt.FleetID, err error) {
 type peerAddr struct {
 	Node  site.NodeID `json:"node"`
 	Addrs []string    `json:"addrs"`
-	Pair  bool        `json:"pair,omitempty"`  // of our own site
+	Pair  bool        `json:"pair,omitempty"` // of our own site
 	Key   []byte      `json:"key,omitempty"`
 	Chain []byte      `json:"chain,omitempty"` // proof of its membership
 }

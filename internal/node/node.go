@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/netip"
 	"path/filepath"
 	"strconv"
@@ -39,6 +40,7 @@ type Options struct {
 	Tell    func(lines ...string) // speaks to the person who started the node
 	Now     func() time.Time
 	Rand    io.Reader
+	World   *World // nil: the real one
 }
 
 // Node is one running box.
@@ -60,7 +62,7 @@ type Node struct {
 	store    disk.Store
 	blobs    *blob.Store
 	book     *trust.Book
-	mesh     *p2p.Mesh
+	mesh     Wire
 	engine   *replica.Engine
 	state    *state.State
 	pair     *pair.Table
@@ -124,15 +126,16 @@ func (n *Node) run(ctx context.Context, cancel context.CancelCauseFunc) (err err
 	}
 	var lost error // what is wrong with the membership's file
 	n.member, lost = readMember(n.cfg.Data)
-	listeners, fp, err := listenWeb(n.cfg, n.rand, n.now())
-	if err != nil {
-		return err
+	var listeners []net.Listener
+	if n.opt.World == nil {
+		if listeners, n.certFP, err = listenWeb(n.cfg, n.rand, n.now()); err != nil {
+			return err
+		}
 	}
-	n.certFP = fp
 	n.web = serveWeb(listeners, n.log)
 	rooms.add(n.web.close)
 
-	if n.store, err = disk.OpenBadger(disk.Options{Dir: filepath.Join(n.cfg.Data, "db"), Reserve: n.cfg.ReserveBytes, SetAside: true, Now: n.now, Log: n.log.With("room", "disk")}); err != nil {
+	if n.store, err = n.openStore(); err != nil {
 		return err
 	}
 	rooms.add(func() {
@@ -182,6 +185,9 @@ func (n *Node) run(ctx context.Context, cancel context.CancelCauseFunc) (err err
 	n.web.open(api.Handler(api.Config{Backend: &backend{n}, Build: n.opt.Version, Token: token, Log: n.log.With("room", "api")}))
 	rooms.add(n.web.close) // first of all: nobody asks rooms that are closing
 	n.welcome(fresh)
+	if n.opt.World != nil {
+		n.opt.World.Ready(&backend{n})
+	}
 	<-ctx.Done()
 	n.drain()
 	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.Canceled) {
@@ -190,8 +196,22 @@ func (n *Node) run(ctx context.Context, cancel context.CancelCauseFunc) (err err
 	return nil
 }
 
+func (n *Node) openStore() (disk.Store, error) {
+	if w := n.opt.World; w != nil {
+		return w.Store()
+	}
+	return disk.OpenBadger(disk.Options{Dir: filepath.Join(n.cfg.Data, "db"), Reserve: n.cfg.ReserveBytes, SetAside: true, Now: n.now, Log: n.log.With("room", "disk")})
+}
+
 // openMesh binds the port for other nodes.
 func (n *Node) openMesh(ctx context.Context, rooms *closer) (err error) {
+	if w := n.opt.World; w != nil {
+		if n.mesh, err = w.Mesh(mesh.PeerID(n.id.Node())); err != nil {
+			return err
+		}
+		rooms.add(func() { n.mesh.Close() })
+		return nil
+	}
 	var listen []netip.AddrPort
 	for _, ip := range n.cfg.Listen {
 		listen = append(listen, netip.AddrPortFrom(ip, uint16(n.cfg.MeshPort)))
@@ -243,7 +263,7 @@ func (n *Node) openState(ctx context.Context, cancel context.CancelCauseFunc, ro
 	n.engine, err = replica.New(replica.Config{
 		Node: crdt.NodeID(n.id.Node()), Fleet: fleet, Auth: chain.Last().ID(), Sign: n.id.Sign,
 		Disk: n.store, Gate: gate{n.book}, Topo: topology{n}, Mesh: n.mesh,
-		Now: n.now, Random: n.rand, Log: n.log.With("room", "replica"), Synced: clockSynced, Machine: machineID(), Blobs: n.fetch, LinkChanged: n.linkChanged,
+		Now: n.now, Random: n.rand, Log: n.log.With("room", "replica"), Synced: n.synced, Machine: n.machine(), Blobs: n.fetch, LinkChanged: n.linkChanged,
 		TrustMoved: func(v replica.View, _ []crdt.Cell) { n.book.Sync(v.Set(crdt.Trust)) },
 	})
 	if err != nil {
@@ -317,6 +337,10 @@ func (n *Node) chain() (crdt.FleetID, *trust.Chain, error) {
 // watchNetwork tells the engine and the neighbours when addresses came or went.
 func (n *Node) watchNetwork(ctx context.Context, rooms *closer) {
 	wctx, stop := context.WithCancel(ctx)
+	rooms.add(func() { stop(); n.wg.Wait() })
+	if n.opt.World != nil {
+		return // its addresses do not change
+	}
 	n.wg.Go(func() {
 		err := p2p.WatchNetwork(wctx, func() {
 			n.engine.NetworkChanged()
@@ -326,7 +350,6 @@ func (n *Node) watchNetwork(ctx context.Context, rooms *closer) {
 			n.log.Warn("Changes of the network will not be noticed at once", "err", err)
 		}
 	})
-	rooms.add(func() { stop(); n.wg.Wait() })
 }
 
 func (n *Node) announceLAN() {

@@ -70,7 +70,7 @@ func (n *Node) openTelephony(ctx context.Context, cancel context.CancelCauseFunc
 	t.sip, err = stack.New(stack.Config{
 		Node: n.id.Node(), Listen: listen, View: view{n}, Location: n.pair, Credentials: credentials{n.state},
 		NonceKey: t.nonceKey(), Anchor: anchor{t.media}, Peers: peers{n}, Reach: n.reach, Records: t.records,
-		MediaAddr: n.mediaAddr, Summaries: n.state, Expires: n.cfg.Expires, MaxCalls: n.cfg.MaxCalls, Grace: 10 * time.Second, Log: n.log, Now: n.now, Rand: n.rand,
+		MediaAddr: n.mediaAddr, Summaries: n.state, Expires: n.cfg.Expires, MaxCalls: n.cfg.MaxCalls, Grace: 10 * time.Second, Bind: n.bindSIP(), Log: n.log, Now: n.now, Rand: n.rand,
 		Feature: func(ctx context.Context, name site.FeatureName, c *b2bua.Call) error {
 			return registry.ServeCall(ctx, name, call{c})
 		},
@@ -117,6 +117,9 @@ func (t *telephony) openMedia() (err error) {
 		Listen: func(ap netip.AddrPort) (media.PacketConn, error) {
 			if ap.Addr().String() == n.cfg.Advertise {
 				ap = netip.AddrPortFrom(n.cfg.Listen[0], ap.Port())
+			}
+			if w := n.opt.World; w != nil {
+				return w.Media(ap)
 			}
 			return net.ListenUDP("udp", net.UDPAddrFromAddrPort(ap))
 		}})

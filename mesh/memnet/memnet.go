@@ -92,9 +92,15 @@ type Node struct {
 // link is one direction's end; both ends share seq so that a stale end is known.
 type link struct {
 	peer *Node
-	in   chan mesh.Frame // frames on their way to us, in order
+	in   chan arrival // frames on their way to us, in order
 	gone chan struct{}
 	once sync.Once
+}
+
+// arrival is a frame and when it is here.
+type arrival struct {
+	body []byte
+	at   time.Time
 }
 
 func (l *link) close() { l.once.Do(func() { close(l.gone) }) }
@@ -295,7 +301,7 @@ func join(a, b *Node) {
 		if e.x.links[e.o.id] != nil { // it does not know yet that the old one is dead
 			e.x.downLocked(e.o.id, errors.New("replaced by a new link"))
 		}
-		l := &link{peer: e.o, in: make(chan mesh.Frame, 4096), gone: make(chan struct{})}
+		l := &link{peer: e.o, in: make(chan arrival, 4096), gone: make(chan struct{})}
 		e.x.links[e.o.id] = l
 		st := e.x.stat(e.o.id)
 		st.Linked, st.Heard, st.Failed, st.Err = true, time.Now(), time.Time{}, nil
@@ -314,12 +320,21 @@ func (x *Node) read(from mesh.PeerID, l *link) {
 		case <-l.gone:
 			return
 		case f := <-l.in:
+			if left := time.Until(f.at); left > 0 {
+				t := time.NewTimer(left)
+				select {
+				case <-t.C:
+				case <-l.gone:
+					t.Stop()
+					return
+				}
+			}
 			x.mu.Lock()
 			if x.links[from] == l {
 				st := x.stat(from)
-				st.In += int64(len(f.Body) + overhead)
+				st.In += int64(len(f.body) + overhead)
 				st.Heard = time.Now()
-				x.post(mesh.Event{Kind: mesh.Received, Peer: from, Body: f.Body})
+				x.post(mesh.Event{Kind: mesh.Received, Peer: from, Body: f.body})
 			}
 			x.mu.Unlock()
 		}
@@ -341,34 +356,26 @@ func (x *Node) Send(f mesh.Frame) {
 	x.net.mu.Lock()
 	delay := x.net.delay
 	x.net.mu.Unlock()
-	body := append([]byte(nil), f.Body...)
-	carry := func() {
-		l.peer.mu.Lock()
-		far := l.peer.links[x.id]
-		l.peer.mu.Unlock()
-		if far == nil || x.net.blocked(x.id, f.Peer) || x.net.blocked(f.Peer, x.id) {
-			go func() { // nobody acknowledges; ends with patience or Close
-				if x.sleep(context.Background(), patience) != nil {
-					return
-				}
-				x.mu.Lock()
-				defer x.mu.Unlock()
-				if x.links[f.Peer] == l {
-					x.downLocked(f.Peer, mesh.ErrSilent)
-				}
-			}()
-			return
-		}
-		select {
-		case far.in <- mesh.Frame{Peer: x.id, Body: body}:
-		case <-far.gone:
-		}
-	}
-	if delay == 0 {
-		carry()
+	l.peer.mu.Lock()
+	far := l.peer.links[x.id]
+	l.peer.mu.Unlock()
+	if far == nil || x.net.blocked(x.id, f.Peer) || x.net.blocked(f.Peer, x.id) {
+		go func() { // nobody acknowledges; ends with patience or Close
+			if x.sleep(context.Background(), patience) != nil {
+				return
+			}
+			x.mu.Lock()
+			defer x.mu.Unlock()
+			if x.links[f.Peer] == l {
+				x.downLocked(f.Peer, mesh.ErrSilent)
+			}
+		}()
 		return
 	}
-	time.AfterFunc(delay, carry)
+	select {
+	case far.in <- arrival{append([]byte(nil), f.Body...), time.Now().Add(delay)}:
+	case <-far.gone:
+	}
 }
 
 // downLocked ends our end of a link; the other end notices when it uses it,
@@ -404,6 +411,22 @@ func (x *Node) Drop(p mesh.PeerID, why error) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.downLocked(p, why)
+}
+
+// Hangup closes the streams with a peer: after joining, what was a stranger
+// comes back as a member.
+func (x *Node) Hangup(p mesh.PeerID) {
+	x.mu.Lock()
+	var all []*stream
+	for s := range x.streams {
+		if s.peer == p {
+			all = append(all, s)
+		}
+	}
+	x.mu.Unlock()
+	for _, s := range all {
+		s.Close()
+	}
 }
 
 // Handle implements mesh.Mesh.
@@ -467,6 +490,7 @@ type stream struct {
 	peer     mesh.PeerID
 	stranger bool
 	once     sync.Once
+	lost     sync.Once // something was swallowed
 }
 
 // Peer implements mesh.Stream.
@@ -482,9 +506,16 @@ func (s *stream) Close() error {
 	return s.Conn.Close()
 }
 
-// Write swallows what a cut swallows.
+// Write swallows what a cut swallows. A stream that lost something is over as
+// soon as its sender has waited in vain.
 func (s *stream) Write(b []byte) (int, error) {
 	if s.node.net.blocked(s.node.id, s.peer) {
+		s.lost.Do(func() {
+			go func() { // ends with patience or the node
+				_ = s.node.sleep(context.Background(), patience)
+				s.Close()
+			}()
+		})
 		return len(b), nil
 	}
 	n, err := s.Conn.Write(b)

@@ -28,7 +28,8 @@ import (
 // unless said otherwise.
 type Config struct {
 	Node   site.NodeID
-	Listen []netip.AddrPort // UDP and TCP each
+	Listen []netip.AddrPort       // UDP and TCP each
+	Bind   func(*edge.Edge) error // gives the edge its sockets; nil: the system's, at Listen
 
 	View        route.View // answers as of now
 	Location    sipcore.LocationService
@@ -78,7 +79,10 @@ func New(cfg Config) (*Stack, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := c.edge.Listen(); err != nil {
+	if cfg.Bind == nil {
+		cfg.Bind = (*edge.Edge).Listen
+	}
+	if err := cfg.Bind(c.edge); err != nil {
 		return nil, err
 	}
 	dg, err := digest.NewServer(digest.Config{Key: cfg.NonceKey, Store: cfg.Credentials, Shared: cfg.NonceShared, Now: cfg.Now, Rand: cfg.Rand})
