@@ -89,6 +89,7 @@ func inviteCommand(s *settings) *cobra.Command {
 	f := create.Flags()
 	f.StringVar(&n.Site, "site", "", "code of the site, existing or new (default this one)")
 	f.StringVar(&n.SiteName, "name", "", "name of a new site")
+	f.IntVar(&n.ExtensionDigits, "extension-digits", 0, "digits of a new site's extensions (default 3)")
 	f.StringVar(&n.Expires, "expires", "24h", "how long the token is good for")
 	f.BoolVar(&qr, "qr", false, "draw it as a QR code too")
 	list := &cobra.Command{
@@ -159,6 +160,7 @@ func pendingCommand(s *settings) *cobra.Command {
 	}
 	approve.Flags().StringVar(&a.Site, "site", "", "code of the site it will serve (default this one)")
 	approve.Flags().StringVar(&a.SiteName, "name", "", "name of a new site")
+	approve.Flags().IntVar(&a.ExtensionDigits, "extension-digits", 0, "digits of a new site's extensions (default 3)")
 	c.AddCommand(list, approve)
 	return c
 }

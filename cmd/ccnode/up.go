@@ -41,6 +41,7 @@ func upCommand(s *settings) *cobra.Command {
 	f.StringVar(&cfg.Domain, "domain", "", "SIP domain of the fleet to found, such as shops.example")
 	f.StringVar(&cfg.SiteCode, "site", "", "code of the first site, such as the store number (default 0001)")
 	f.StringVar(&cfg.SiteName, "site-name", "", "name of the first site")
+	f.IntVar(&cfg.ExtLen, "extension-digits", 0, "digits of an extension of the first site (default 3)")
 	f.StringVar(&cfg.Name, "name", "", "this box's name (default the host's)")
 	f.StringSliceVar(&listen, "listen", nil, "addresses phones and nodes reach this box at (default those of the LAN)")
 	f.IntVar(&cfg.SIPPort, "sip-port", 0, "UDP and TCP port for phones (default 5060)")

@@ -187,9 +187,10 @@ type Invite struct {
 }
 
 type NewInvite struct {
-	Site     string `json:"site,omitempty" doc:"Code of an existing site, or of a new one; default: this site, for the second box of its pair" maxLength:"8"`
-	SiteName string `json:"siteName,omitempty" doc:"Name of a new site" maxLength:"80"`
-	Expires  string `json:"expires,omitempty" doc:"Go duration, default 24h" example:"72h" maxLength:"16"`
+	Site            string `json:"site,omitempty" doc:"Code of an existing site, or of a new one; default: this site, for the second box of its pair" maxLength:"8"`
+	SiteName        string `json:"siteName,omitempty" doc:"Name of a new site" maxLength:"80"`
+	ExtensionDigits int    `json:"extensionDigits,omitempty" doc:"Of a new site; default 3" minimum:"2" maximum:"6"`
+	Expires         string `json:"expires,omitempty" doc:"Go duration, default 24h" example:"72h" maxLength:"16"`
 }
 
 // Recovery is the fleet's root key as words, for paper.
@@ -213,9 +214,10 @@ type Pending struct {
 }
 
 type Approval struct {
-	Code     string `json:"code" pattern:"^[0-9]{6}$" doc:"As read off the new box"`
-	Site     string `json:"site,omitempty" doc:"Code of the site it will serve; default this one" maxLength:"8"`
-	SiteName string `json:"siteName,omitempty" maxLength:"80"`
+	Code            string `json:"code" pattern:"^[0-9]{6}$" doc:"As read off the new box"`
+	Site            string `json:"site,omitempty" doc:"Code of the site it will serve; default this one" maxLength:"8"`
+	SiteName        string `json:"siteName,omitempty" maxLength:"80"`
+	ExtensionDigits int    `json:"extensionDigits,omitempty" doc:"Of a new site; default 3" minimum:"2" maximum:"6"`
 }
 
 // Location says where a user can be reached now.

@@ -28,6 +28,7 @@ type Config struct {
 	Domain   string // SIP domain of the fleet; default <key8>.ccnode.internal
 	SiteCode string // store number, default "0001"
 	SiteName string // default "Site <code>"
+	ExtLen   int    // digits of an extension of the first site, 2 to 6, default 3
 	Join     string // "" found or start, "lan" ask the neighbours, else a token
 	Name     string // name shown to neighbours; default the host's
 
@@ -82,6 +83,7 @@ func (c *Config) Defaults() error {
 		c.Name, _ = os.Hostname()
 	}
 	def(&c.APIListen, ":8443")
+	defInt(&c.ExtLen, 3)
 	defInt(&c.SIPPort, 5060)
 	defInt(&c.MeshPort, 5870)
 	defInt(&c.MaxCalls, 200)
@@ -111,6 +113,9 @@ func (c *Config) Validate() error {
 	no := func(format string, a ...any) { bad = append(bad, fmt.Errorf(format, a...)) }
 	if !codeForm.MatchString(c.SiteCode) {
 		no("site code %q: use 2 to 8 digits, such as the store number 0017", c.SiteCode)
+	}
+	if c.ExtLen < 2 || c.ExtLen > 6 {
+		no("extension-digits %d: use 2 to 6", c.ExtLen)
 	}
 	if c.Domain != "" && !domainForm.MatchString(c.Domain) {
 		no("domain %q: use a DNS name such as shops.example", c.Domain)

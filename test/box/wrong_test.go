@@ -101,6 +101,7 @@ func TestWrongWords(t *testing.T) {
 		{"up --media-ports 5", usage, "30000-30999"},
 		{"up --media-ports 30000-30001", usage, "at least 4"},
 		{"up --site 1", usage, "2 to 8 digits"},
+		{"up --extension-digits 9", usage, "extension-digits|2 to 6"},
 		{"up --domain not_a_name", usage, "not_a_name|shops.example"},
 		{"up --api-listen nowhere", usage, "nowhere|host:port"},
 		{"up --api-listen 203.0.113.9:8443 --listen " + b.ip.String() + " --data " + b.data + "x2", refused, "203.0.113.9:8443|--api-listen"},
