@@ -62,7 +62,7 @@ type accepted struct {
 }
 
 func (p *Phone) newCall(d dialog) (*Call, error) {
-	a, err := openAudio(p.cfg.Local, &p.tone, p.cfg.Now, lockedRand{p})
+	a, err := openAudio(p.cfg.Listen, p.cfg.Local, &p.tone, p.cfg.Now, lockedRand{p})
 	if err != nil {
 		return nil, err
 	}

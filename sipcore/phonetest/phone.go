@@ -60,6 +60,10 @@ type Config struct {
 	Patience  time.Duration  // without any answer before the next server is tried; default 1 s
 	NoRefresh bool           // registration and subscription are not renewed by themselves
 
+	// Listen binds datagram sockets for SIP and RTP, port 0 is any; default: the
+	// system's. With it, Transport is UDP.
+	Listen func(netip.AddrPort) (edge.PacketConn, error)
+
 	Logger *slog.Logger     // default: discards
 	Now    func() time.Time // default time.Now
 	Rand   io.Reader        // default crypto/rand.Reader
@@ -140,10 +144,22 @@ func New(cfg Config) (*Phone, error) {
 
 	var err error
 	listen := netip.AddrPortFrom(cfg.Local, 0)
-	if p.edge, err = edge.New(edge.Config{Listen: []edge.Listen{{Transport: cfg.Transport, Addr: listen}}, Logger: cfg.Logger, Now: cfg.Now, Rand: cfg.Rand}); err != nil {
+	ec := edge.Config{Listen: []edge.Listen{{Transport: cfg.Transport, Addr: listen}}, Logger: cfg.Logger, Now: cfg.Now, Rand: cfg.Rand}
+	if cfg.Listen != nil {
+		ec.Listen = nil
+	}
+	if p.edge, err = edge.New(ec); err != nil {
 		return nil, fmt.Errorf("make a phone: %w", err)
 	}
-	if err = p.edge.Listen(); err != nil {
+	if cfg.Listen != nil {
+		var pc edge.PacketConn
+		if pc, err = cfg.Listen(listen); err == nil {
+			p.edge.AddPacket(pc)
+		}
+	} else {
+		err = p.edge.Listen()
+	}
+	if err != nil {
 		return nil, fmt.Errorf("make a phone: %w", err)
 	}
 	at := p.edge.Addrs()[0]

@@ -11,6 +11,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"carrierclass.net/ccnode/sipcore/edge"
 )
 
 const (
@@ -23,7 +25,7 @@ const (
 // keeps the last seconds of what it hears.
 type audio struct {
 	// set when opened, then constant
-	conn *net.UDPConn
+	conn edge.PacketConn
 	tone *atomic.Uint64 // of the phone; math.Float64bits of Hz
 	now  func() time.Time
 	ssrc uint32
@@ -52,8 +54,13 @@ type press struct {
 }
 
 // openAudio binds a port of its own at local.
-func openAudio(local netip.Addr, tone *atomic.Uint64, now func() time.Time, rand io.Reader) (*audio, error) {
-	c, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(local, 0)))
+func openAudio(listen func(netip.AddrPort) (edge.PacketConn, error), local netip.Addr, tone *atomic.Uint64, now func() time.Time, rand io.Reader) (*audio, error) {
+	if listen == nil {
+		listen = func(at netip.AddrPort) (edge.PacketConn, error) {
+			return net.ListenUDP("udp", net.UDPAddrFromAddrPort(at))
+		}
+	}
+	c, err := listen(netip.AddrPortFrom(local, 0))
 	if err != nil {
 		return nil, fmt.Errorf("open a media port at %s: %w", local, err)
 	}
