@@ -39,7 +39,10 @@ func Run(t *testing.T, fabric func(t *testing.T) Fabric) {
 		"ItComesBackWhenDialled":     comesBack,
 		"AnUndialablePeerCanBeHeard": undialable,
 	} {
-		t.Run(name, func(t *testing.T) { test(t, fabric(t)) })
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			test(t, fabric(t))
+		})
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"carrierclass.net/ccnode/mesh"
@@ -48,17 +49,24 @@ type link struct {
 	got      uint32 // received frames that want one
 	told     uint32 // what we acknowledged
 	ackTimer *time.Timer
-	deadline *time.Timer
 	wake     chan struct{}
 	gone     chan struct{}
 	once     sync.Once
+
+	// While something is in flight, a timer looks whether it gets on.
+	watch    *time.Timer // nil: nothing is in flight
+	progress time.Time   // when an acknowledgement came, or the peer's kernel took bytes
+	taken    int64       // bytes the peer's kernel had taken at the last look
+	stalled  atomic.Bool // our own reader waits, acknowledgements with it
 }
 
 type flight struct {
-	n    uint32
-	size int
-	bulk bool
-	at   time.Time
+	n     uint32
+	size  int
+	bulk  bool
+	at    time.Time
+	end   int64     // bytes of the connection up to its end; 0: not written yet
+	there time.Time // when the peer's kernel was seen to have all of it
 }
 
 func newLink(m *Mesh, p *peer, c *conn, ours bool, now time.Time) *link {
@@ -73,8 +81,8 @@ func (l *link) Close() error {
 		if l.ackTimer != nil {
 			l.ackTimer.Stop()
 		}
-		if l.deadline != nil {
-			l.deadline.Stop()
+		if l.watch != nil {
+			l.watch.Stop()
 		}
 		l.mu.Unlock()
 		l.c.Close()
@@ -123,31 +131,36 @@ func (l *link) send(f mesh.Frame) {
 
 // next takes what is to be sent now: urgent first; bulk only while little of
 // it is unacknowledged; else an acknowledgement that is due.
-func (l *link) next() (head [headSize]byte, body []byte, ok bool) {
+func (l *link) next() (head [headSize]byte, body []byte, n uint32, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	var f mesh.Frame
 	kind := byte(0)
 	switch {
 	case len(l.urgent) > 0:
-		f, l.urgent = l.urgent[0], l.urgent[1:]
+		f, l.urgent[0], l.urgent = l.urgent[0], mesh.Frame{}, l.urgent[1:]
 		kind = frameUrgent
 	case len(l.bulk) > 0 && l.bulkOut < bulkWindow:
-		f, l.bulk = l.bulk[0], l.bulk[1:]
+		f, l.bulk[0], l.bulk = l.bulk[0], mesh.Frame{}, l.bulk[1:]
 		kind = frameBulk
 	case l.got != l.told && l.ackTimer == nil:
 		kind = frameAck
 	default:
-		return head, nil, false
+		return head, nil, 0, false
 	}
 	l.queued -= len(f.Body)
 	if kind != frameAck && !f.Quiet {
 		l.sent++
-		l.inflight = append(l.inflight, flight{l.sent, len(f.Body), kind == frameBulk, time.Now()})
+		n = l.sent
+		l.inflight = append(l.inflight, flight{n: n, size: len(f.Body), bulk: kind == frameBulk, at: time.Now()})
 		if kind == frameBulk {
 			l.bulkOut += len(f.Body)
 		}
-		l.arm()
+		if l.watch == nil {
+			l.progress = time.Now()
+			l.taken, _ = l.c.raw.taken()
+			l.watch = time.AfterFunc(l.lookEvery(), l.look)
+		}
 	}
 	if f.Quiet {
 		kind |= frameQuiet
@@ -160,29 +173,68 @@ func (l *link) next() (head [headSize]byte, body []byte, ok bool) {
 		l.ackTimer.Stop()
 		l.ackTimer = nil
 	}
-	return head, f.Body, true
+	return head, f.Body, n, true
 }
 
-// arm sets the deadline for what is in flight: the acknowledgement time, and
-// what the bytes take on a thin line. mu is held.
-func (l *link) arm() {
-	if l.deadline != nil {
-		l.deadline.Stop()
-		l.deadline = nil
-	}
+func (l *link) lookEvery() time.Duration { return l.m.cfg.AckTimeout / 12 }
+
+// look ends the link when what is in flight does not get on: for the
+// acknowledgement time the peer's kernel took nothing, or it has all of the
+// oldest frame and the peer does not say so. What is between may keep bytes back,
+// so a large frame has as much longer as it takes at 4 kB/s. A thin line that is
+// shared with calls is slow and gets on; a dead one does not, however much is
+// sent after it died.
+func (l *link) look() {
+	l.mu.Lock()
 	if len(l.inflight) == 0 {
+		l.watch = nil
+		l.mu.Unlock()
 		return
 	}
-	size := 0
-	for _, f := range l.inflight {
-		size += f.size
+	now, f := time.Now(), &l.inflight[0]
+	allowed := l.m.cfg.AckTimeout + time.Duration(f.size)*time.Second/4096
+	taken, known := l.c.raw.taken()
+	switch {
+	case l.stalled.Load(): // the acknowledgement may wait in our own socket
+		l.progress, f.there = now, time.Time{}
+	case !known: // over a relay we do not see the peer's kernel
+		for _, more := range l.inflight[1:] {
+			allowed += time.Duration(more.size) * time.Second / 4096
+		}
+	case f.end != 0 && taken >= f.end:
+		if f.there.IsZero() {
+			f.there = now
+		}
+		l.progress = f.there
+	case taken > l.taken:
+		l.progress = now
 	}
-	l.deadline = time.AfterFunc(l.m.cfg.AckTimeout+time.Duration(size)*time.Second/4096, func() { l.fail(mesh.ErrSilent) })
+	l.taken = taken
+	if now.Sub(l.progress) < allowed {
+		l.watch.Reset(l.lookEvery())
+		l.mu.Unlock()
+		return
+	}
+	l.mu.Unlock()
+	l.fail(mesh.ErrSilent)
+}
+
+// written notes where frame n ends in the connection.
+func (l *link) written(n uint32) {
+	end := l.c.raw.wrote.Load()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for i := len(l.inflight) - 1; i >= 0; i-- {
+		if l.inflight[i].n == n {
+			l.inflight[i].end = end
+			return
+		}
+	}
 }
 
 func (l *link) write() {
 	for {
-		head, body, ok := l.next()
+		head, body, n, ok := l.next()
 		if !ok {
 			select {
 			case <-l.wake:
@@ -191,10 +243,14 @@ func (l *link) write() {
 				return
 			}
 		}
-		l.c.SetWriteDeadline(time.Now().Add(giveUp * time.Millisecond))
+		// Whether frames get on is seen to by look; this is for the rest.
+		l.c.SetWriteDeadline(time.Now().Add(giveUp*time.Millisecond + time.Duration(len(body))*time.Second/2048))
 		if _, err := l.c.Write(append(head[:], body...)); err != nil {
 			l.fail(fmt.Errorf("send to the peer: %w", err))
 			return
+		}
+		if n != 0 {
+			l.written(n)
 		}
 	}
 }
@@ -255,7 +311,7 @@ func (l *link) acknowledged(n uint32) {
 	}
 	if rtt > 0 {
 		l.acked = n
-		l.arm()
+		l.progress = time.Now()
 	}
 	l.mu.Unlock()
 	if rtt > 0 {
@@ -286,14 +342,16 @@ func (l *link) received(body []byte) bool {
 	m := l.m
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for len(m.queue) > 256 && !m.closed {
+	for (len(m.queue) > 256 || m.queued > receivedLimit) && !m.closed && l.peer.link == l {
+		l.stalled.Store(true)
 		m.room.Wait()
 	}
+	l.stalled.Store(false)
 	if l.peer.link != l || m.closed {
 		return false
 	}
 	l.peer.stats.Heard = m.cfg.Now()
-	m.post(mesh.Event{Kind: mesh.Received, Peer: l.id, Body: body})
+	m.post(mesh.Event{Kind: mesh.Received, Peer: l.id, Body: body}, nil)
 	return true
 }
 

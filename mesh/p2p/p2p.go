@@ -21,6 +21,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -51,11 +52,26 @@ type Config struct {
 }
 
 const (
-	maxStrangers  = 16
-	maxHandshakes = 64
+	maxStrangers = 16
+	// Connections that have not proven who they are: in all, and from one
+	// address, so that nobody alone can keep the members out.
+	maxHandshakes  = 256
+	maxFromAddress = 16
+	// maxSessions bounds the signalling connections of one peer. More than two
+	// means that it was cut off without a word: the oldest goes.
+	maxSessions = 8
+
 	queueLimit    = 8 << 20 // bytes waiting for one link
+	receivedLimit = 4 << 20 // bytes received and not taken by the reader of the events
 	bulkWindow    = 16 << 10
 	raceWindow    = 5 * time.Second
+
+	// stagger is how long one address of a peer may keep silent before the next
+	// one is tried beside it (RFC 8305).
+	stagger = 300 * time.Millisecond
+	// again is how soon after a failed dial a frame may cause the next one.
+	// Whoever is owed something has longer pauses of his own, and calls Dial.
+	again = time.Second
 )
 
 // Kinds of connection, said in the first byte after the handshake.
@@ -79,16 +95,25 @@ type Mesh struct {
 	closed    bool
 	open      map[io.Closer]bool // everything Close must close
 
-	queue  []mesh.Event
+	queue  []queued
+	queued int // bytes of received frames in queue
 	wake   chan struct{}
 	room   *sync.Cond // queue became shorter, on mu
 	events chan mesh.Event
 
 	in, out    atomic.Int64
-	handshakes chan struct{}
+	handshakes map[netip.Addr]int // connections that have not proven who they are, by source; on mu
+	unproven   int                // their number; on mu
+	strange    map[netip.Addr]int // strangers' connections by source; on mu
 	ctx        context.Context
 	cancel     context.CancelFunc
 	wg         sync.WaitGroup
+}
+
+// queued is an event on its way to the reader; link is set with LinkUp.
+type queued struct {
+	mesh.Event
+	link *link
 }
 
 type handler struct {
@@ -100,10 +125,13 @@ type handler struct {
 type peer struct {
 	mesh.Peer
 	link     *link
+	told     *link // the one whose LinkUp the reader of the events has
 	dialing  bool
+	failedAt time.Time // when a dial failed last; zero: since then one worked
 	sessions []*session
 	opening  chan struct{} // a signalling connection is being dialled; closed when done
 	openErr  error
+	relayed  int // connections it has through us
 	stats    mesh.Stats
 	in, out  *atomic.Int64
 }
@@ -138,7 +166,7 @@ func New(cfg Config) (*Mesh, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	m := &Mesh{cfg: cfg, id: PeerID(cfg.Key.Public().(ed25519.PublicKey)), noise: st, mux: &mux,
 		peers: map[mesh.PeerID]*peer{}, handlers: map[string]handler{}, open: map[io.Closer]bool{},
-		wake: make(chan struct{}, 1), events: make(chan mesh.Event), handshakes: make(chan struct{}, maxHandshakes),
+		wake: make(chan struct{}, 1), events: make(chan mesh.Event), handshakes: map[netip.Addr]int{}, strange: map[netip.Addr]int{},
 		ctx: ctx, cancel: cancel}
 	m.room = sync.NewCond(&m.mu)
 	for _, a := range cfg.Listen {
@@ -192,7 +220,13 @@ func (m *Mesh) deliver() {
 		var ev mesh.Event
 		have := len(m.queue) > 0
 		if have {
-			ev, m.queue = m.queue[0], m.queue[1:]
+			q := m.queue[0]
+			m.queue[0] = queued{}
+			ev, m.queue = q.Event, m.queue[1:]
+			m.queued -= len(ev.Body)
+			if p := m.peers[ev.Peer]; p != nil && q.link != nil {
+				p.told = q.link
+			}
 			m.room.Broadcast()
 		}
 		m.mu.Unlock()
@@ -213,11 +247,12 @@ func (m *Mesh) deliver() {
 }
 
 // post queues an event; mu is held.
-func (m *Mesh) post(ev mesh.Event) {
+func (m *Mesh) post(ev mesh.Event, l *link) {
 	if m.closed {
 		return
 	}
-	m.queue = append(m.queue, ev)
+	m.queue = append(m.queue, queued{ev, l})
+	m.queued += len(ev.Body)
 	select {
 	case m.wake <- struct{}{}:
 	default:
@@ -238,7 +273,7 @@ func (m *Mesh) Admit(peers []mesh.Peer) {
 		if x == nil {
 			x = &peer{in: &atomic.Int64{}, out: &atomic.Int64{}}
 		}
-		x.Peer = p
+		x.ID, x.Addrs, x.Via = p.ID, p.Addrs, p.Via
 		m.peers[p.ID] = x
 		delete(old, p.ID)
 	}
@@ -348,12 +383,13 @@ func (m *Mesh) downLocked(p *peer, why error) io.Closer {
 	p.link = nil
 	l.why = why
 	m.failed(p, why)
+	m.room.Broadcast() // its reader may wait
 	return l
 }
 
 func (m *Mesh) failed(p *peer, why error) {
 	p.stats.Failed, p.stats.Err = m.cfg.Now(), why
-	m.post(mesh.Event{Kind: mesh.LinkDown, Peer: p.ID, Err: why})
+	m.post(mesh.Event{Kind: mesh.LinkDown, Peer: p.ID, Err: why}, nil)
 }
 
 // Dial implements mesh.Mesh.
@@ -365,7 +401,7 @@ func (m *Mesh) Dial(id mesh.PeerID) {
 	}
 	p := m.peers[id]
 	if p == nil {
-		m.post(mesh.Event{Kind: mesh.LinkDown, Peer: id, Err: mesh.ErrUnknownPeer})
+		m.post(mesh.Event{Kind: mesh.LinkDown, Peer: id, Err: mesh.ErrUnknownPeer}, nil)
 		return
 	}
 	if p.link != nil || p.dialing {
@@ -380,7 +416,7 @@ func (m *Mesh) Dial(id mesh.PeerID) {
 }
 
 func (m *Mesh) dialLink(id mesh.PeerID) {
-	c, err := m.connect(m.ctx, id, kindLink)
+	c, err := m.connect(m.ctx, id, kindLink, false)
 	m.mu.Lock()
 	p := m.peers[id]
 	if p != nil {
@@ -388,6 +424,7 @@ func (m *Mesh) dialLink(id mesh.PeerID) {
 	}
 	if err != nil {
 		if p != nil && p.link == nil {
+			p.failedAt = time.Now()
 			m.failed(p, err)
 		}
 		m.mu.Unlock()
@@ -397,14 +434,17 @@ func (m *Mesh) dialLink(id mesh.PeerID) {
 	m.install(id, c, true)
 }
 
-// connect dials, shakes hands, compares the key, and says what the connection is for.
-func (m *Mesh) connect(ctx context.Context, id mesh.PeerID, kind byte) (*conn, error) {
+// connect dials, shakes hands, compares the key, and says what the connection
+// is for. Relays are tried when no address answers, unless direct is set.
+func (m *Mesh) connect(ctx context.Context, id mesh.PeerID, kind byte, direct bool) (*conn, error) {
 	m.mu.Lock()
 	p := m.peers[id]
 	var addrs []string
 	var via []mesh.PeerID
 	if p != nil {
-		addrs, via = p.Addrs, p.Via
+		if addrs = p.Addrs; !direct {
+			via = p.Via
+		}
 	}
 	m.mu.Unlock()
 	switch {
@@ -414,30 +454,87 @@ func (m *Mesh) connect(ctx context.Context, id mesh.PeerID, kind byte) (*conn, e
 		return nil, mesh.ErrNoAddress
 	}
 	var errs []error
-	for _, a := range addrs {
-		c, err := m.connectTo(ctx, p, a, kind)
+	if len(addrs) > 0 {
+		c, err := m.connectAny(ctx, id, p, addrs)
 		if err == nil {
-			return c, nil
+			return c.say(kind)
 		}
 		errs = append(errs, err)
-		if ctx.Err() != nil {
-			break
-		}
 	}
 	for _, r := range via {
-		c, err := m.connectVia(ctx, p, r, kind)
-		if err == nil {
-			return c, nil
-		}
-		errs = append(errs, err)
 		if ctx.Err() != nil {
 			break
+		}
+		c, err := m.connectVia(ctx, id, p, r)
+		if err == nil {
+			return c.say(kind)
+		}
+		errs = append(errs, err)
+	}
+	return nil, errors.Join(errs...)
+}
+
+// say tells the other side what the connection is for. Only then does it count
+// there: of two that were dialled side by side, one is used.
+func (c *conn) say(kind byte) (*conn, error) {
+	c.SetWriteDeadline(time.Now().Add(giveUp * time.Millisecond))
+	if _, err := c.Write([]byte{kind}); err != nil {
+		c.Close()
+		return nil, fmt.Errorf("greet %s: %w", c.peer, err)
+	}
+	c.SetWriteDeadline(time.Time{})
+	return c, nil
+}
+
+// connectAny tries the addresses in their order. One that keeps silent does not
+// hold up the others: the next is tried beside it after a moment.
+func (m *Mesh) connectAny(ctx context.Context, id mesh.PeerID, p *peer, addrs []string) (*conn, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	type result struct {
+		c   *conn
+		err error
+	}
+	results := make(chan result)
+	begin := func(a string) {
+		m.wg.Go(func() { // ends with the dial, or with ctx
+			c, err := m.connectTo(ctx, id, p, a)
+			select {
+			case results <- result{c, err}:
+			case <-ctx.Done():
+				if c != nil {
+					c.Close()
+				}
+			}
+		})
+	}
+	next := time.NewTimer(0)
+	defer next.Stop()
+	running, errs := 0, []error(nil)
+	for running > 0 || len(addrs) > 0 {
+		select {
+		case <-next.C:
+			if len(addrs) > 0 {
+				begin(addrs[0])
+				running++
+				addrs = addrs[1:]
+				next.Reset(stagger)
+			}
+		case r := <-results:
+			running--
+			if r.err == nil {
+				return r.c, nil
+			}
+			errs = append(errs, r.err)
+			next.Reset(0)
+		case <-ctx.Done():
+			return nil, errors.Join(append(errs, context.Cause(ctx))...)
 		}
 	}
 	return nil, errors.Join(errs...)
 }
 
-func (m *Mesh) connectTo(ctx context.Context, p *peer, addr string, kind byte) (*conn, error) {
+func (m *Mesh) connectTo(ctx context.Context, id mesh.PeerID, p *peer, addr string) (*conn, error) {
 	d := net.Dialer{Timeout: m.cfg.DialTimeout, KeepAlive: -1, Control: userTimeout}
 	if ap, err := netip.ParseAddrPort(addr); err == nil && m.cfg.DialFrom.IsValid() && m.cfg.DialFrom.Is4() == ap.Addr().Unmap().Is4() {
 		d.LocalAddr = &net.TCPAddr{IP: m.cfg.DialFrom.AsSlice()}
@@ -446,11 +543,11 @@ func (m *Mesh) connectTo(ctx context.Context, p *peer, addr string, kind byte) (
 	if err != nil {
 		return nil, err
 	}
-	return m.handshake(ctx, &counter{Conn: raw, m: m, total: true, in: p.in, out: p.out}, p.ID, addr, kind)
+	return m.handshake(ctx, &counter{Conn: raw, m: m, total: true, in: p.in, out: p.out}, id, addr)
 }
 
 // handshake proves both ends of an outgoing connection. It closes raw on error.
-func (m *Mesh) handshake(ctx context.Context, raw *counter, id mesh.PeerID, addr string, kind byte) (*conn, error) {
+func (m *Mesh) handshake(ctx context.Context, raw *counter, id mesh.PeerID, addr string) (*conn, error) {
 	hctx, cancel := context.WithTimeout(ctx, m.cfg.DialTimeout)
 	defer cancel()
 	sc, err := m.noise.SecureOutbound(hctx, raw, "")
@@ -469,10 +566,6 @@ func (m *Mesh) handshake(ctx context.Context, raw *counter, id mesh.PeerID, addr
 	if c.peer != id {
 		raw.Close()
 		return nil, fmt.Errorf("at %s answers %s, not %s", addr, c.peer, id)
-	}
-	if _, err := c.Write([]byte{kind}); err != nil {
-		raw.Close()
-		return nil, fmt.Errorf("greet %s: %w", addr, err)
 	}
 	return c, nil
 }
@@ -501,8 +594,9 @@ func (m *Mesh) install(id mesh.PeerID, c *conn, ours bool) {
 	l := newLink(m, p, c, ours, now)
 	p.link = l
 	m.open[l] = true
+	p.failedAt = time.Time{}
 	p.stats.Heard, p.stats.Failed, p.stats.Err = now, time.Time{}, nil
-	m.post(mesh.Event{Kind: mesh.LinkUp, Peer: id, Inbound: !ours})
+	m.post(mesh.Event{Kind: mesh.LinkUp, Peer: id, Inbound: !ours}, l)
 	m.wg.Go(l.read)
 	m.wg.Go(l.write)
 	m.mu.Unlock()
@@ -511,19 +605,43 @@ func (m *Mesh) install(id mesh.PeerID, c *conn, ours bool) {
 	}
 }
 
-// Send implements mesh.Mesh.
+// Send implements mesh.Mesh. A link counts from the moment its LinkUp was
+// handed over: what was meant for an earlier one is dropped.
 func (m *Mesh) Send(f mesh.Frame) {
 	m.mu.Lock()
-	var l *link
-	if p := m.peers[f.Peer]; p != nil {
-		l = p.link
-	}
-	m.mu.Unlock()
-	if l == nil {
+	p := m.peers[f.Peer]
+	switch {
+	case m.closed:
+		m.mu.Unlock()
+	case p == nil:
+		m.mu.Unlock()
 		m.Dial(f.Peer)
-		return
+	case p.link == nil && !p.failedAt.IsZero() && time.Since(p.failedAt) < again:
+		if !m.downQueued(f.Peer) {
+			m.failed(p, p.stats.Err)
+		}
+		m.mu.Unlock()
+	case p.link == nil:
+		m.mu.Unlock()
+		m.Dial(f.Peer)
+	case p.link != p.told:
+		m.mu.Unlock() // LinkUp follows
+	default:
+		l := p.link
+		m.mu.Unlock()
+		l.send(f)
 	}
-	l.send(f)
+}
+
+// downQueued says whether the newest event of p that nobody took yet is that it
+// is not reached. mu is held.
+func (m *Mesh) downQueued(p mesh.PeerID) bool {
+	for _, q := range slices.Backward(m.queue) {
+		if q.Peer == p {
+			return q.Kind == mesh.LinkDown
+		}
+	}
+	return false
 }
 
 func (m *Mesh) accept(l net.Listener) {
@@ -542,28 +660,61 @@ func (m *Mesh) accept(l net.Listener) {
 				return
 			}
 		}
-		select {
-		case m.handshakes <- struct{}{}:
-		default:
-			c.Close() // too many that have not proven who they are
+		from, ok := m.admitUnproven(c)
+		if !ok {
+			c.Close()
 			continue
 		}
-		m.wg.Go(func() {
-			m.greet(c)
-		})
+		m.wg.Go(func() { m.greet(c, from) })
 	}
 }
 
-// greet finds out who came and why. It gives its place among the handshakes
-// back before it serves.
-func (m *Mesh) greet(raw net.Conn) {
-	given := false
-	giveBack := func() {
-		if !given {
-			given = true
-			<-m.handshakes
+// admitUnproven counts a connection that has not proven who it is; it says no
+// when there are too many.
+func (m *Mesh) admitUnproven(c net.Conn) (from netip.Addr, ok bool) {
+	from = source(c)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.closed || m.unproven >= maxHandshakes || m.handshakes[from] >= maxFromAddress {
+		return from, false
+	}
+	m.unproven++
+	m.handshakes[from]++
+	return from, true
+}
+
+func (m *Mesh) proven(from netip.Addr) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.unproven--
+	less(m.handshakes, from)
+}
+
+func less(of map[netip.Addr]int, a netip.Addr) {
+	if of[a]--; of[a] <= 0 {
+		delete(of, a)
+	}
+}
+
+// source is whom a limit counts: an IPv4 address, an IPv6 network of 64 bit.
+func source(c net.Conn) netip.Addr {
+	ap, err := netip.ParseAddrPort(c.RemoteAddr().String())
+	if err != nil {
+		return netip.Addr{}
+	}
+	a := ap.Addr().Unmap().WithZone("")
+	if a.Is6() {
+		if p, err := a.Prefix(64); err == nil {
+			return p.Addr()
 		}
 	}
+	return a
+}
+
+// greet finds out who came and why. It gives its place among the unproven back
+// before it serves.
+func (m *Mesh) greet(raw net.Conn, from netip.Addr) {
+	giveBack := sync.OnceFunc(func() { m.proven(from) })
 	defer giveBack()
 	if !m.own(raw) {
 		raw.Close()
@@ -605,7 +756,7 @@ func (m *Mesh) greet(raw net.Conn) {
 	case kind[0] == kindLink && p != nil:
 		m.install(c.peer, c, false)
 	case kind[0] == kindStreams:
-		m.serveSession(c, p != nil)
+		m.serveSession(c, from)
 	default:
 		c.Close()
 	}
@@ -640,6 +791,19 @@ type counter struct {
 	mu      sync.Mutex
 	in, out *atomic.Int64
 	early   [2]int64 // counted before we knew whose they are
+	wrote   atomic.Int64
+}
+
+// taken is how many bytes of what was written the other side's kernel has
+// acknowledged; not known over a relay.
+func (c *counter) taken() (n int64, known bool) {
+	t, ok := c.Conn.(*net.TCPConn)
+	if !ok {
+		return 0, false
+	}
+	wrote := c.wrote.Load()
+	queued, err := unsent(t)
+	return wrote - int64(queued), err == nil
 }
 
 func (c *counter) assign(in, out *atomic.Int64) {
@@ -667,6 +831,7 @@ func (c *counter) Read(b []byte) (int, error) {
 
 func (c *counter) Write(b []byte) (int, error) {
 	n, err := c.Conn.Write(b)
+	c.wrote.Add(int64(n))
 	if c.total {
 		c.m.out.Add(int64(n))
 	}

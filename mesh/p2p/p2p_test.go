@@ -108,6 +108,7 @@ func (f *fabric) relay(t *testing.T, c net.Conn, to string) {
 }
 
 func TestMesh(t *testing.T) {
+	t.Parallel()
 	meshtest.Run(t, func(t *testing.T) meshtest.Fabric { return &fabric{change: make(chan struct{})} })
 }
 

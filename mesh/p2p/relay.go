@@ -19,19 +19,23 @@ const (
 	relayedProtocol = "/ccnode/relayed/1" // from the relay: a connection begins
 )
 
-func (m *Mesh) connectVia(ctx context.Context, p *peer, relay mesh.PeerID, kind byte) (*conn, error) {
+func (m *Mesh) connectVia(ctx context.Context, id mesh.PeerID, p *peer, relay mesh.PeerID) (*conn, error) {
 	s, err := m.OpenStream(ctx, relay, relayProtocol)
 	if err != nil {
 		return nil, fmt.Errorf("through %s: %w", relay, err)
 	}
-	if _, err := s.Write(p.ID[:]); err != nil {
+	if _, err := s.Write(id[:]); err != nil {
 		s.Close()
 		return nil, fmt.Errorf("through %s: %w", relay, err)
 	}
-	return m.handshake(ctx, &counter{Conn: s, m: m, in: p.in, out: p.out}, p.ID, "relay "+relay.String(), kind)
+	return m.handshake(ctx, &counter{Conn: s, m: m, in: p.in, out: p.out}, id, "relay "+relay.String())
 }
 
-// relay splices two peers.
+// maxRelayed bounds the connections one peer has through us.
+const maxRelayed = 16
+
+// relay splices two peers. It goes to the other one directly, never through yet
+// another relay: two relays that take each other for the way would go round.
 func (m *Mesh) relay(from mesh.Stream) {
 	defer from.Close()
 	var to mesh.PeerID
@@ -40,17 +44,23 @@ func (m *Mesh) relay(from mesh.Stream) {
 		return
 	}
 	from.SetReadDeadline(time.Time{})
-	m.mu.Lock()
-	p := m.peers[to]
-	near := p != nil && len(p.sessions) > 0
-	m.mu.Unlock()
-	if m.cfg.Relay == nil || !m.cfg.Relay(from.Peer(), to) || (p != nil && !near && len(p.Addrs) == 0) {
+	if m.cfg.Relay == nil || !m.cfg.Relay(from.Peer(), to) {
 		return
 	}
+	m.mu.Lock()
+	p := m.peers[from.Peer()]
+	ok := p != nil && p.relayed < maxRelayed
+	if ok {
+		p.relayed++
+	}
+	m.mu.Unlock()
+	if !ok {
+		return
+	}
+	defer func() { m.mu.Lock(); p.relayed--; m.mu.Unlock() }()
 	ctx, cancel := context.WithTimeout(m.ctx, m.cfg.DialTimeout)
 	defer cancel()
-	// Never through yet another relay.
-	s, err := m.OpenStream(ctx, to, relayedProtocol)
+	s, err := m.openStream(ctx, to, relayedProtocol, true)
 	if err != nil {
 		return
 	}
@@ -69,10 +79,10 @@ func (m *Mesh) relay(from mesh.Stream) {
 
 // relayed treats what a relay brings like a connection from the network.
 func (m *Mesh) relayed(s mesh.Stream) {
-	select {
-	case m.handshakes <- struct{}{}:
-		m.greet(s)
-	default:
+	from, ok := m.admitUnproven(s)
+	if !ok {
 		s.Close()
+		return
 	}
+	m.greet(s, from)
 }

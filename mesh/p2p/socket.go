@@ -31,3 +31,15 @@ func quiet(c *net.TCPConn) {
 		_ = userTimeout("", "", rc)
 	}
 }
+
+// unsent is how many written bytes the other side has not acknowledged.
+func unsent(c *net.TCPConn) (n int, err error) {
+	rc, err := c.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	if e := rc.Control(func(fd uintptr) { n, err = unix.IoctlGetInt(int(fd), unix.SIOCOUTQ) }); e != nil {
+		return 0, e
+	}
+	return n, err
+}

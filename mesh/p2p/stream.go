@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"slices"
 	"sync"
 	"time"
@@ -19,6 +20,11 @@ const (
 	maxProtocol  = 64
 	accepted     = 1
 	strangerLife = 15 * time.Minute // a person has to approve within it
+	// firstStream is how long a stranger may take to say what it wants.
+	firstStream = 10 * time.Second
+	// strangersFrom bounds the strangers of one address, so that nobody alone
+	// keeps others from joining.
+	strangersFrom = maxStrangers / 2
 )
 
 // session is one signalling connection, dialled by us or by the peer; streams
@@ -46,7 +52,13 @@ func (s *session) Close() error {
 	return nil
 }
 
-func (m *Mesh) newSession(c *conn, server bool) (*session, error) {
+// relayed says whether a third node carries the connection.
+func (s *session) relayed() bool {
+	_, tcp := s.c.raw.Conn.(*net.TCPConn)
+	return !tcp
+}
+
+func (m *Mesh) newSession(c *conn, server, member bool) (*session, error) {
 	mc, err := m.mux.NewConn(c, server, nil)
 	if err != nil {
 		c.Close()
@@ -60,30 +72,47 @@ func (m *Mesh) newSession(c *conn, server bool) (*session, error) {
 		c.Close()
 		return nil, mesh.ErrClosed
 	}
+	p := m.peers[c.peer]
+	if (p != nil) != member {
+		mc.Close() // it was admitted, or it is no member any more: it can come again
+		c.Close()
+		return nil, mesh.ErrUnknownPeer
+	}
 	m.open[s] = true
-	if p := m.peers[c.peer]; p != nil {
+	if p != nil {
 		p.sessions = append(p.sessions, s)
 		p.stats.Heard, p.stats.Failed, p.stats.Err = m.cfg.Now(), time.Time{}, nil
+		if len(p.sessions) > maxSessions {
+			oldest := p.sessions[0]
+			m.wg.Go(func() { oldest.Close() })
+		}
 	}
 	return s, nil
 }
 
 // serveSession takes the streams of a connection that somebody dialled to us.
-func (m *Mesh) serveSession(c *conn, member bool) {
+func (m *Mesh) serveSession(c *conn, from netip.Addr) {
+	m.mu.Lock()
+	member := m.peers[c.peer] != nil
 	if !member {
-		m.mu.Lock()
-		if m.strangers >= maxStrangers || !m.welcomesLocked() {
+		if m.strangers >= maxStrangers || m.strange[from] >= strangersFrom || !m.welcomesLocked() {
 			m.mu.Unlock()
 			c.Close()
 			return
 		}
 		m.strangers++
-		m.mu.Unlock()
-		defer func() { m.mu.Lock(); m.strangers--; m.mu.Unlock() }()
-		t := time.AfterFunc(strangerLife, func() { c.Close() })
-		defer t.Stop()
+		m.strange[from]++
 	}
-	s, err := m.newSession(c, true)
+	m.mu.Unlock()
+	if !member {
+		defer func() {
+			m.mu.Lock()
+			defer m.mu.Unlock()
+			m.strangers--
+			less(m.strange, from)
+		}()
+	}
+	s, err := m.newSession(c, true, member)
 	if err != nil {
 		return
 	}
@@ -98,10 +127,13 @@ func (m *Mesh) serveSession(c *conn, member bool) {
 // it comes back as one.
 func (s *session) serveOne() {
 	defer s.Close()
+	t := time.AfterFunc(firstStream, func() { s.c.Close() })
+	defer t.Stop()
 	ms, err := s.mc.AcceptStream()
 	if err != nil {
 		return
 	}
+	t.Reset(strangerLife)
 	s.serveStream(ms)
 	// What was written last must get there before the connection closes.
 	select {
@@ -277,7 +309,12 @@ func (m *Mesh) OpenStream(ctx context.Context, id mesh.PeerID, protocol string) 
 	if len(protocol) > maxProtocol {
 		return nil, fmt.Errorf("protocol name %q is longer than %d bytes", protocol, maxProtocol)
 	}
-	s, err := m.session(ctx, id)
+	return m.openStream(ctx, id, protocol, false)
+}
+
+// openStream is OpenStream; direct: never through a relay.
+func (m *Mesh) openStream(ctx context.Context, id mesh.PeerID, protocol string, direct bool) (mesh.Stream, error) {
+	s, err := m.session(ctx, id, direct)
 	if err != nil {
 		return nil, fmt.Errorf("open %s to %s: %w", protocol, id, err)
 	}
@@ -319,7 +356,7 @@ func (m *Mesh) Hangup(id mesh.PeerID) {
 
 // session finds a signalling connection of the peer or dials one; callers that
 // come meanwhile wait for the same dial.
-func (m *Mesh) session(ctx context.Context, id mesh.PeerID) (*session, error) {
+func (m *Mesh) session(ctx context.Context, id mesh.PeerID, direct bool) (*session, error) {
 	for {
 		m.mu.Lock()
 		p := m.peers[id]
@@ -332,7 +369,7 @@ func (m *Mesh) session(ctx context.Context, id mesh.PeerID) (*session, error) {
 			return nil, mesh.ErrUnknownPeer
 		}
 		for _, s := range slices.Backward(p.sessions) {
-			if !s.mc.IsClosed() {
+			if !s.mc.IsClosed() && !(direct && s.relayed()) {
 				m.mu.Unlock()
 				return s, nil
 			}
@@ -341,7 +378,7 @@ func (m *Mesh) session(ctx context.Context, id mesh.PeerID) (*session, error) {
 		if wait == nil {
 			wait = make(chan struct{})
 			p.opening = wait
-			m.wg.Go(func() { m.dialSession(id, p, wait) })
+			m.wg.Go(func() { m.dialSession(id, p, wait, direct) })
 		}
 		m.mu.Unlock()
 		select {
@@ -358,11 +395,11 @@ func (m *Mesh) session(ctx context.Context, id mesh.PeerID) (*session, error) {
 	}
 }
 
-func (m *Mesh) dialSession(id mesh.PeerID, p *peer, done chan struct{}) {
-	c, err := m.connect(m.ctx, id, kindStreams)
+func (m *Mesh) dialSession(id mesh.PeerID, p *peer, done chan struct{}, direct bool) {
+	c, err := m.connect(m.ctx, id, kindStreams, direct)
 	var s *session
 	if err == nil {
-		s, err = m.newSession(c, false)
+		s, err = m.newSession(c, false, true)
 	}
 	m.mu.Lock()
 	p.opening, p.openErr = nil, err
