@@ -20,7 +20,7 @@ import (
 // the store in a process of its own: on a full disk Badger dies of SIGBUS.
 func TestARealFullDisk(t *testing.T) {
 	opts := func(dir string) disk.Options {
-		return disk.Options{Dir: dir, Reserve: 96 << 20, Ballast: 32 << 20, Log: slog.New(slog.DiscardHandler)}
+		return disk.Options{Dir: dir, Reserve: 192 << 20, Ballast: 32 << 20, Log: slog.New(slog.DiscardHandler)}
 	}
 	if dir := os.Getenv("CCNODE_TEST_FULL"); dir != "" {
 		s, err := disk.OpenBadger(opts(dir))
@@ -32,7 +32,7 @@ func TestARealFullDisk(t *testing.T) {
 		rng := rand.New(rand.NewPCG(1, uint64(os.Getpid())))
 		for i := 0; ; i++ {
 			var b disk.Batch
-			v := make([]byte, 4000)
+			v := make([]byte, 16000)
 			for j := range v {
 				v[j] = byte(rng.Uint32())
 			}
@@ -51,7 +51,7 @@ func TestARealFullDisk(t *testing.T) {
 		t.Skip("mounts a file system: needs root")
 	}
 	mnt := t.TempDir()
-	if err := syscall.Mount("tmpfs", mnt, "tmpfs", 0, "size=256m"); err != nil {
+	if err := syscall.Mount("tmpfs", mnt, "tmpfs", 0, "size=512m"); err != nil {
 		t.Skip("no mounts here: ", err)
 	}
 	defer syscall.Unmount(mnt, syscall.MNT_DETACH)

@@ -119,7 +119,10 @@ func TestDamagedStoreIsRefilledByThePair(t *testing.T) {
 	if long() {
 		rounds = 150
 	}
-	seed := uint64(time.Now().UnixNano())
+	seed := uint64(20261123) // the short run is the same every time
+	if long() {
+		seed = uint64(time.Now().UnixNano())
+	}
 	t.Logf("seed %d", seed)
 	r := rand.New(rand.NewPCG(seed, 0))
 	a, b := pairOf(t)
