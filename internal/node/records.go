@@ -58,6 +58,15 @@ var recordMode = func() cbor.EncMode {
 	return m
 }()
 
+// and names as telephones gave them, UTF-8 or not.
+var recordDecode = func() cbor.DecMode {
+	m, err := cbor.DecOptions{UTF8: cbor.UTF8DecodeInvalid}.DecMode()
+	if err != nil {
+		panic(err)
+	}
+	return m
+}()
+
 func newRecords(d *disk.Bucket, now func() time.Time, log *slog.Logger) *records {
 	r := &records{disk: d, now: now, log: log, open: map[string]bool{}, work: make(chan entry, 1024), done: make(chan struct{})}
 	go r.write() // ends with close
@@ -177,7 +186,7 @@ func (r *records) since(d time.Duration) (out []b2bua.Record, err error) {
 			return nil
 		}
 		var rec b2bua.Record
-		if err := cbor.Unmarshal(value, &rec); err != nil {
+		if err := recordDecode.Unmarshal(value, &rec); err != nil {
 			r.log.Warn("A call record cannot be read", "key", key, "err", err)
 			return nil
 		}

@@ -16,6 +16,16 @@ import (
 	"carrierclass.net/ccnode/internal/site"
 )
 
+// decode takes the texts of telephones as they are: a name that is not UTF-8 is
+// no reason to lose a binding.
+var decode = func() cbor.DecMode {
+	m, err := cbor.DecOptions{UTF8: cbor.UTF8DecodeInvalid}.DecMode()
+	if err != nil {
+		panic(err) // the options are constant
+	}
+	return m
+}()
+
 // item is one thing the owner of bindings tells the other node. Exactly one
 // field is set.
 type item struct {
@@ -248,7 +258,7 @@ func (t *Table) Hear(from site.NodeID, c net.Conn) error {
 			return err
 		}
 		var it item
-		if err := cbor.Unmarshal(body, &it); err != nil {
+		if err := decode.Unmarshal(body, &it); err != nil {
 			return fmt.Errorf("read what the pair tells: %w", err)
 		}
 		if err := t.learn(from, it); err != nil {

@@ -68,7 +68,7 @@ func Open(cfg Config) (*Table, error) {
 	until := cfg.Now().Add(cfg.MaxExpiry)
 	err := cfg.Disk.Scan(func(key string, value []byte) error {
 		var b site.Binding
-		if err := cbor.Unmarshal(value, &b); err != nil || b.Key() != key {
+		if err := decode.Unmarshal(value, &b); err != nil || b.Key() != key {
 			cfg.Log.Warn("A stored binding is damaged and was left out; the phone's next registration replaces it", "err", err)
 			return nil
 		}

@@ -12,7 +12,7 @@ import (
 
 // past is a displaced version as it lies on disk.
 type past struct {
-	Scope  string `cbor:"1,keyasint"`
+	Scope  []byte `cbor:"1,keyasint"` // of a site: binary
 	Table  uint16 `cbor:"2,keyasint"`
 	Record []byte `cbor:"3,keyasint"`
 	Field  []byte `cbor:"4,keyasint"`

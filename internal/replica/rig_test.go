@@ -22,7 +22,7 @@ import (
 
 var (
 	testFleet = crdt.FleetID{1}
-	siteA     = crdt.SiteScope([10]byte{'a'})
+	siteA     = crdt.SiteScope([10]byte{'a', 0xff, 0xc3}) // site ids are random bytes
 	siteB     = crdt.SiteScope([10]byte{'b'})
 )
 

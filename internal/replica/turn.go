@@ -3,6 +3,7 @@ package replica
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"carrierclass.net/ccnode/crdt"
@@ -147,7 +148,7 @@ func (t *turn) stage(s staged) {
 	}
 	switch {
 	case s.keep:
-		t.batch.Put(keyHeld(id), encode(heldRecord{Raw: c.Raw(), Peer: s.peer[:], Why: s.why, At: t.now.UnixMilli()}))
+		t.batch.Put(keyHeld(id), encode(heldRecord{Raw: c.Raw(), Peer: s.peer[:], Why: strings.ToValidUTF8(s.why, "?"), At: t.now.UnixMilli()}))
 	case s.out:
 		t.batch.Put(keyOutbox(id), encode(outboxRecord{Raw: c.Raw(), At: t.now.UnixMilli()}))
 	default:
@@ -301,7 +302,7 @@ func (e *Engine) settle(sc *scope, fx crdt.Effect, now time.Time) {
 	}
 	for _, d := range fx.Displaced {
 		e.chores.history = append(e.chores.history, past{
-			Scope: string(d.Cell.Scope), Table: d.Cell.Table, Record: []byte(d.Cell.Record), Field: []byte(d.Cell.Field),
+			Scope: []byte(d.Cell.Scope), Table: d.Cell.Table, Record: []byte(d.Cell.Record), Field: []byte(d.Cell.Field),
 			Actor: uint64(d.Version.Actor), Stamp: uint64(d.Version.Stamp), ID: d.Version.ID[:], Node: d.Version.Node[:], Author: d.Version.By[:],
 			Value: d.Version.Value, Flags: uint8(d.Version.Flags), By: d.By[:], At: now.UnixMilli(),
 		})

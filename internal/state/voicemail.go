@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"carrierclass.net/ccnode/crdt"
@@ -179,7 +180,8 @@ func (b Mailboxes) Deliver(ctx context.Context, m site.Message) error {
 	if m.LeftAt.IsZero() {
 		m.LeftAt = s.cfg.Site
 	}
-	cut := func(t string) string { return t[:min(len(t), 120)] }
+	// Names come from telephones; half a character would make the entry unreadable.
+	cut := func(t string) string { return strings.ToValidUTF8(t[:min(len(t), 120)], "") }
 	scope := crdt.SiteScope(m.Site)
 	ref, _ := byRef("phone")
 	errKnown := fmt.Errorf("%w", ErrTaken)
