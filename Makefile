@@ -25,16 +25,16 @@ bin/ccnode: FORCE
 	go build -trimpath -ldflags '$(LDFLAGS)' -o $@ ./cmd/ccnode
 FORCE:
 
-# The labs come last and alone: they measure times. -count=1, because a lab's
-# result depends on more than Go's cache knows.
-LABS := ./test/lab/... ./test/bench/...
-REST = $(shell go list ./... | grep -Ev '/test/(lab|bench)(/|$$)')
+# What runs whole boxes comes last and one at a time: it measures times.
+# -count=1, because its result depends on more than Go's cache knows.
+ALONE = $(shell go list ./... | grep -E '/test/(lab|bench|box|demo)(/|$$)')
+REST = $(shell go list ./... | grep -Ev '/test/(lab|bench|box|demo)(/|$$)')
 
 test: deps bin/ccnode
 	go vet ./...
-	@echo "go test (all but the labs)"; status=0; \
+	@status=0; \
 	go test -count=1 -p 2 -timeout 15m $(REST) || status=1; \
-	CCNODE_BIN=$(CURDIR)/bin/ccnode go test -count=1 -p 1 -timeout 20m $(LABS) || status=1; \
+	CCNODE_BIN=$(CURDIR)/bin/ccnode go test -count=1 -p 1 -timeout 20m $(ALONE) || status=1; \
 	exit $$status
 
 test-long: deps bin/ccnode

@@ -17,7 +17,7 @@ const (
 	registerRate = 2000
 	callRate     = 400
 	seconds      = 10
-	hosts        = 10 // telephones' addresses, because a server may limit what it takes from one
+	hosts        = 20 // telephones' addresses, because a server may limit what it takes from one
 )
 
 // A peer is a server under measurement, alone on a host with its load.
