@@ -70,6 +70,22 @@ func (n *Net) UDP(addr string) *Socket {
 	return s
 }
 
+// Listen is UDP with an address that can be in use; port 0 is any free one.
+func (n *Net) Listen(at netip.AddrPort) (*Socket, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for at.Port() == 0 || at.Port() == n.next && n.sockets[at] != nil {
+		n.next++
+		at = netip.AddrPortFrom(at.Addr(), n.next)
+	}
+	if n.sockets[at] != nil {
+		return nil, fmt.Errorf("listen on %s: address already in use", at)
+	}
+	s := &Socket{net: n, local: at, in: make(chan datagram, 4096), done: make(chan struct{})}
+	n.sockets[at] = s
+	return s, nil
+}
+
 // ReadFromUDPAddrPort waits for a datagram.
 func (s *Socket) ReadFromUDPAddrPort(b []byte) (int, netip.AddrPort, error) {
 	select {

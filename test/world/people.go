@@ -1,0 +1,341 @@
+package world
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"carrierclass.net/ccnode/internal/api"
+)
+
+// create bob at B [number 0001250] [as Eve]: the first box of the site that is on does it.
+func (w *World) create(args []string) ([]string, error) {
+	number, args := option(args, "number")
+	name, args := option(args, "as")
+	b, args, err := w.at(args)
+	if err == nil {
+		err = need(args, 1, "create bob at B")
+	}
+	if err != nil {
+		return nil, err
+	}
+	who := args[0]
+	if name == "" {
+		name = strings.ToUpper(who[:1]) + who[1:]
+	}
+	if number == "" {
+		number = strconv.Itoa(b.site.next)
+		b.site.next++
+	}
+	ctx, cancel := within(10 * time.Second)
+	defer cancel()
+	u, err := b.api.CreateUser(ctx, adminsName, api.NewUser{Number: number, Name: name})
+	if err != nil {
+		return nil, err
+	}
+	_, err = w.plug(who, b.site, u)
+	return nil, err
+}
+
+// register bob at B creates the user if nobody knows him, and switches his
+// telephone on there: it registers, and subscribes to its lamp.
+func (w *World) register(args []string) ([]string, error) {
+	b, rest, err := w.at(args)
+	if err == nil {
+		err = need(rest, 1, "register bob at B")
+	}
+	if err != nil {
+		return nil, err
+	}
+	if w.phones[rest[0]] == nil {
+		if _, err := w.create(args); err != nil {
+			return nil, err
+		}
+	}
+	p := w.phones[rest[0]]
+	if p.at != b.site {
+		if p, err = w.plug(rest[0], b.site, p.user); err != nil {
+			return nil, err
+		}
+	}
+	ctx, cancel := within(30 * time.Second)
+	defer cancel()
+	if err := p.tel.Register(ctx); err != nil {
+		return nil, err
+	}
+	return nil, p.tel.SubscribeMWI(ctx)
+}
+
+func (w *World) stays(args []string, away bool) ([]string, error) {
+	for _, who := range args {
+		p := w.phones[who]
+		if p == nil {
+			return nil, fmt.Errorf("%s has no telephone", who)
+		}
+		p.mu.Lock()
+		p.away = away
+		p.mu.Unlock()
+	}
+	return nil, nil
+}
+
+func (w *World) out(args []string) ([]string, error)  { return w.stays(args, true) }
+func (w *World) home(args []string) ([]string, error) { return w.stays(args, false) }
+
+// id is how a box is asked about a user.
+func (w *World) id(who string) string {
+	if p := w.phones[who]; p != nil {
+		return p.user.ID.String()
+	}
+	return who
+}
+
+// patch is one field of a user, as a person writes it.
+func patch(field, value string) (p api.UserPatch, err error) {
+	texts := map[string]**string{"number": &p.Number, "name": &p.Name, "e164": &p.E164, "forwardAll": &p.ForwardAll, "forwardBusy": &p.ForwardBusy,
+		"forwardNoAnswer": &p.ForwardNoAnswer, "forwardOffline": &p.ForwardOffline, "pin": &p.PIN}
+	flags := map[string]**bool{"disabled": &p.Disabled, "deleted": &p.Deleted, "doNotDisturb": &p.DoNotDisturb}
+	switch {
+	case texts[field] != nil:
+		if value == "nothing" {
+			value = ""
+		}
+		*texts[field] = &value
+	case flags[field] != nil:
+		v, err := strconv.ParseBool(value)
+		if err != nil {
+			return p, err
+		}
+		*flags[field] = &v
+	default:
+		return p, fmt.Errorf("no field %s", field)
+	}
+	return p, nil
+}
+
+// edit changes one field. A person who edits has seen what the box shows.
+func (w *World) edit(args []string) ([]string, error) {
+	b, args, err := w.at(args)
+	if err == nil && len(args) < 3 {
+		err = errors.New("write it like: edit bob name Robert at A")
+	}
+	if err != nil {
+		return nil, err
+	}
+	p, err := patch(args[1], strings.Join(args[2:], " "))
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := within(10 * time.Second)
+	defer cancel()
+	_, err = b.api.PatchUser(ctx, adminsName+"@"+b.name, w.id(args[0]), "", p)
+	return nil, err
+}
+
+func (w *World) flag(args []string, value string) ([]string, error) {
+	if len(args) != 3 {
+		return nil, errors.New("write it like: disable bob at A")
+	}
+	return w.edit([]string{args[0], "disabled", value, args[1], args[2]})
+}
+
+func (w *World) disable(args []string) ([]string, error) { return w.flag(args, "true") }
+func (w *World) enable(args []string) ([]string, error)  { return w.flag(args, "false") }
+
+// user tells what a box knows of somebody: what differs from a new user's.
+func (w *World) user(args []string) ([]string, error) {
+	b, args, err := w.at(args)
+	if err == nil {
+		err = need(args, 1, "user bob at A")
+	}
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := within(time.Second)
+	defer cancel()
+	u, err := b.api.User(ctx, w.id(args[0]))
+	if err != nil {
+		return []string{b.name + ": " + err.Error()}, nil
+	}
+	line := fmt.Sprintf("%s: %s is %s of site %s", b.name, u.Number, u.Name, u.Site)
+	for _, x := range []struct{ name, value string }{{"forwardAll", u.ForwardAll}, {"forwardBusy", u.ForwardBusy}, {"forwardNoAnswer", u.ForwardNoAnswer}, {"forwardOffline", u.ForwardOffline}} {
+		if x.value != "" {
+			line += ", " + x.name + " " + x.value
+		}
+	}
+	if u.Disabled {
+		line += ", disabled"
+	}
+	if len(u.Clash) > 0 {
+		line += fmt.Sprintf(", shares the number with %d", len(u.Clash))
+	}
+	return []string{line}, nil
+}
+
+// merges tells what two sides changed without seeing each other.
+func (w *World) merges(args []string) (out []string, err error) {
+	b, _, err := w.at(args)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := within(time.Second)
+	defer cancel()
+	ms, err := b.api.Merges(ctx, false)
+	if err != nil {
+		return nil, err
+	}
+	if len(ms) == 0 {
+		return []string{b.name + ": no merges"}, nil
+	}
+	for _, m := range ms {
+		line := fmt.Sprintf("%s: %s of %s", b.name, m.Kind, m.Record)
+		if m.Field != "" {
+			line += ", " + m.Field
+		}
+		out = append(out, fmt.Sprintf("%s: in force %q", line, m.InForce))
+		var sides []string
+		for _, s := range m.Sides {
+			sides = append(sides, fmt.Sprintf("%s:   %q by %s at %s", b.name, s.Value, s.By, s.At.UTC().Format("15:04:05")))
+		}
+		slices.Sort(sides)
+		out = append(out, sides...)
+	}
+	return out, nil
+}
+
+// keep 1 voicemail at A keeps the side of the merge that has that value.
+func (w *World) keep(args []string) ([]string, error) {
+	b, args, err := w.at(args)
+	if err == nil && len(args) < 2 {
+		err = errors.New("write it like: keep 1 voicemail at A")
+	}
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := within(10 * time.Second)
+	defer cancel()
+	ms, err := b.api.Merges(ctx, false)
+	if err != nil {
+		return nil, err
+	}
+	n, err := strconv.Atoi(args[0])
+	if err != nil || n < 1 || n > len(ms) {
+		return nil, fmt.Errorf("there are %d merges", len(ms))
+	}
+	want := strings.Join(args[1:], " ")
+	for _, s := range ms[n-1].Sides {
+		if s.Value == want {
+			return nil, b.api.KeepMerge(ctx, adminsName+"@"+b.name, ms[n-1].ID, s.Version)
+		}
+	}
+	return nil, fmt.Errorf("no side of it is %q", want)
+}
+
+// messages tells what is in a mailbox, and checks that what is here can be played.
+func (w *World) messages(args []string) (out []string, err error) {
+	b, args, err := w.at(args)
+	if err == nil {
+		err = need(args, 1, "messages bob at B")
+	}
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := within(30 * time.Second)
+	defer cancel()
+	ms, err := b.api.Messages(ctx, w.id(args[0]))
+	if err != nil {
+		return []string{b.name + ": " + err.Error()}, nil
+	}
+	if len(ms) == 0 {
+		return []string{b.name + ": no messages"}, nil
+	}
+	for _, m := range ms {
+		line := fmt.Sprintf("%s: from %s, %.0f s", b.name, m.FromName, m.Seconds)
+		if m.CutOff {
+			line += ", cut off"
+		}
+		if m.Heard {
+			line += ", heard"
+		}
+		heard, err := w.sounds(ctx, b, w.id(args[0]), m.ID)
+		if err != nil {
+			heard = err.Error()
+		}
+		out = append(out, line+", "+heard)
+	}
+	return out, nil
+}
+
+// where tells where a box would ring somebody.
+func (w *World) where(args []string) ([]string, error) {
+	in, args := option(args, "in")
+	b, args, err := w.at(args)
+	if err == nil {
+		err = need(args, 1, "where bob at A-b")
+	}
+	if err != nil {
+		return nil, err
+	}
+	limit := time.Duration(0)
+	if in != "" {
+		if limit, err = time.ParseDuration(in); err != nil {
+			return nil, err
+		}
+	}
+	phones := 0
+	_, _ = until(limit, func() error {
+		ctx, cancel := within(time.Second)
+		defer cancel()
+		l, err := b.api.Where(ctx, w.id(args[0]))
+		if phones = len(l.Contacts); err == nil && phones == 0 {
+			err = errors.New("not yet")
+		}
+		return err
+	})
+	return []string{fmt.Sprintf("%s: %d telephones of %s", b.name, phones, args[0])}, nil
+}
+
+// lamp tells what a telephone's lamp shows.
+func (w *World) lamp(args []string) ([]string, error) {
+	if err := need(args, 1, "lamp bob"); err != nil {
+		return nil, err
+	}
+	p := w.phones[args[0]]
+	if p == nil {
+		return nil, fmt.Errorf("%s has no telephone", args[0])
+	}
+	on, fresh, old := p.tel.Lamp()
+	is := "off"
+	if on {
+		is = "on"
+	}
+	return []string{fmt.Sprintf("%s: lamp %s (%d new, %d old)", args[0], is, fresh, old)}, nil
+}
+
+func (w *World) calls(args []string) ([]string, error) {
+	if err := need(args, 2, "call alice bob"); err != nil {
+		return nil, err
+	}
+	return w.dial(args[0], args[1])
+}
+
+func (w *World) says(args []string) ([]string, error) {
+	if err := need(args, 1, "say 12s"); err != nil {
+		return nil, err
+	}
+	d, err := time.ParseDuration(args[0])
+	if err != nil {
+		return nil, err
+	}
+	return nil, w.say(d)
+}
+
+func (w *World) hangups(args []string) ([]string, error) {
+	if err := need(args, 1, "hangup alice"); err != nil {
+		return nil, err
+	}
+	return nil, w.hangup(args[0])
+}

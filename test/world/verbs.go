@@ -1,0 +1,157 @@
+package world
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+// A verb carries out one command. args are what follows it.
+type verb func(w *World, args []string) ([]string, error)
+
+// verbs are the language of the stories. A name like A is a site, or the box of
+// a site with one; A-a and A-b are the boxes of a pair.
+var verbs map[string]verb
+
+func init() {
+	verbs = map[string]verb{
+		"fleet":     (*World).fleet,     // fleet A* B C: sites; * has a pair
+		"invite":    (*World).invite,    // invite D at A: a token for a new site, or for the second box of A: invite A-b at A
+		"join":      (*World).join,      // join D: with the token made for it
+		"start":     (*World).restart,   // start A-b: switches on
+		"restart":   (*World).restart,   // restart A: off in order if it is on, and on
+		"stop":      (*World).stops,     // stop A: off in order
+		"kill":      (*World).kills,     // kill A: a power cut
+		"partition": (*World).cuts,      // partition A | B C
+		"heal":      (*World).heals,     // heal
+		"wait":      (*World).waits,     // wait 15m
+		"mark":      (*World).mark,      // mark: bytes are counted from here
+		"bytes":     (*World).bytes,     // bytes wan | bytes lan | bytes, and "under N"
+		"settled":   (*World).settled,   // settled [in 20s] [A C]: all hold the same and owe nothing
+		"create":    (*World).create,    // create bob at B [number 201]
+		"edit":      (*World).edit,      // edit bob name Robert at A
+		"disable":   (*World).disable,   // disable bob at A
+		"enable":    (*World).enable,    // enable bob at A: says that the disable was seen
+		"user":      (*World).user,      // user bob at A: what A knows
+		"merges":    (*World).merges,    // merges at A
+		"keep":      (*World).keep,      // keep 1 voicemail at A: that side of the merge shown first
+		"revoke":    (*World).revoke,    // revoke B at A
+		"peers":     (*World).showPeers, // peers at A
+		"members":   (*World).members,   // members at A
+		"messages":  (*World).messages,  // messages bob at B
+		"register":  (*World).register,  // register bob at B [or fail]
+		"out":       (*World).out,       // out bob: nobody answers that telephone
+		"home":      (*World).home,      // home bob
+		"where":     (*World).where,     // where bob at A-b [in 200ms]
+		"lamp":      (*World).lamp,      // lamp bob
+		"call":      func(w *World, a []string) ([]string, error) { return w.calls(a) },
+		"say":       (*World).says,    // say 12s: whoever made a call speaks, after the tone
+		"hangup":    (*World).hangups, // hangup alice
+	}
+}
+
+// Do carries out one command.
+func (w *World) Do(words []string) ([]string, error) {
+	v := verbs[words[0]]
+	if v == nil {
+		return nil, fmt.Errorf("there is no such verb")
+	}
+	return v(w, words[1:])
+}
+
+// option takes "key value" out of args.
+func option(args []string, key string) (value string, rest []string) {
+	i := slices.Index(args, key)
+	if i < 0 || i+1 >= len(args) {
+		return "", args
+	}
+	return args[i+1], append(slices.Clone(args[:i]), args[i+2:]...)
+}
+
+// at takes "at A" from the end of args.
+func (w *World) at(args []string) (*box, []string, error) {
+	if len(args) < 2 || args[len(args)-2] != "at" {
+		return nil, args, fmt.Errorf("say where: at SITE")
+	}
+	b, err := w.asked(args[len(args)-1])
+	return b, args[:len(args)-2], err
+}
+
+func need(args []string, n int, usage string) error {
+	if len(args) != n {
+		return fmt.Errorf("write it like: %s", usage)
+	}
+	return nil
+}
+
+func (w *World) waits(args []string) ([]string, error) {
+	if err := need(args, 1, "wait 15m"); err != nil {
+		return nil, err
+	}
+	d, err := time.ParseDuration(args[0])
+	if err != nil {
+		return nil, err
+	}
+	time.Sleep(d)
+	return nil, nil
+}
+
+func (w *World) cuts(args []string) ([]string, error) {
+	return nil, w.partition(strings.Split(strings.Join(args, " "), "|"))
+}
+
+func (w *World) heals([]string) ([]string, error) {
+	w.heal()
+	return nil, nil
+}
+
+func (w *World) mark([]string) ([]string, error) {
+	w.marks = w.carried()
+	return nil, nil
+}
+
+// bytes tells what the mesh carried since the mark: exactly, or only whether it
+// stayed under a bound, because sizes differ by a few bytes from run to run.
+func (w *World) bytes(args []string) ([]string, error) {
+	bound, args := option(args, "under")
+	now := w.carried()
+	wan, lan := now.wan-w.marks.wan, now.lan-w.marks.lan
+	n, what := wan+lan, "mesh"
+	if len(args) == 1 && args[0] == "wan" {
+		n, what = wan, "wan"
+	} else if len(args) == 1 && args[0] == "lan" {
+		n, what = lan, "lan"
+	}
+	if bound == "" {
+		return []string{fmt.Sprintf("%s: %d bytes", what, n)}, nil
+	}
+	var most int64
+	if _, err := fmt.Sscan(bound, &most); err != nil {
+		return nil, err
+	}
+	switch {
+	case n == 0:
+		return []string{what + ": 0 bytes"}, nil
+	case n < most:
+		return []string{fmt.Sprintf("%s: some bytes, under %d", what, most)}, nil
+	}
+	return []string{fmt.Sprintf("%s: %d bytes", what, n)}, nil
+}
+
+// within is the context of one request to a box.
+func within(d time.Duration) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.Background(), d)
+}
+
+// until asks again every 20 ms until fn is content.
+func until(d time.Duration, fn func() error) (took time.Duration, err error) {
+	began := time.Now()
+	for {
+		if err = fn(); err == nil || time.Since(began) >= d {
+			return time.Since(began), err
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
