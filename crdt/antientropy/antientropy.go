@@ -91,6 +91,9 @@ type Neighbour struct {
 type Message struct {
 	Peer Peer
 	Body []byte
+	// Quiet: the peer waits for this very message, so that nothing need
+	// acknowledge it.
+	Quiet bool
 }
 
 // Incoming are changes a peer sent. They must be stored together with the
@@ -101,6 +104,7 @@ type Incoming struct {
 	Changes [][]byte
 	Cursor  Cursor // zero: leave the stored one alone
 	Push    uint64 // number of the peer's outbox message
+	link    uint64 // on which link it came
 }
 
 // Ready is the work that follows from the inputs so far.
@@ -147,6 +151,12 @@ const (
 	// connection of its own, never waits long for the line.
 	window = 16 << 10
 	batch  = 8 << 10
+
+	// maxWants bounds how often a peer may ask for everything on one link; an
+	// honest one does it once for each hello.
+	maxWants = 4
+	// maxPushed bounds the outbox entries on their way to one peer.
+	maxPushed = 16
 )
 
 // ErrProtocol is why a link is dropped whose peer does not keep to the rules.
@@ -164,31 +174,62 @@ type Machine struct {
 type peer struct {
 	Neighbour
 	linked bool
-	heard  bool // its hello arrived on this link
+	heard  bool   // its hello arrived on this link
+	link   uint64 // counts the links
 	epoch  uint32
 	scopes map[crdt.Scope]*exchange
+	counts map[crdt.Scope]*counts // on this link
 	pushed map[uint64]crdt.ID
 	push   uint64
+
+	clear  map[crdt.Scope]uint64  // arrivals up to here are acknowledged or came from the peer
+	futile map[crdt.Scope]*futile // repairs that brought nothing
 }
 
-// exchange is one scope with one linked peer.
+// counts number the batches of a scope on one link, whatever hellos say
+// meanwhile: they are what a done answers for.
+type counts struct {
+	batches, answered uint64 // sent, and acknowledged of these
+	received, stored  uint64 // and the peer's
+	wants             int    // how often the peer asked for everything
+}
+
+// futile is what is known of repairs of a scope with a peer after which the
+// fingerprints still differed, because one side holds changes back. The next
+// one waits until the contents are others, and for twice as many links.
+type futile struct {
+	ours, theirs string
+	count        int
+	link         uint64 // not before this one
+}
+
+// exchange is one scope with one linked peer, from its last hello on.
 type exchange struct {
+	*counts
 	acked    uint64 // the peer has taken our arrivals up to here
 	sent     uint64 // sent up to here
 	inflight int    // bytes sent and not acknowledged
 	bounds   []bound
+	stale    uint64 // acknowledgements of batches up to this one are of an earlier position
 	differs  bool   // fingerprints differed when the link came up: compare after draining
 	told     done   // the last one we said
 	repaired bool   // everything was asked for once on this link
 	echo     uint64 // the peer asked for everything: up to here, also what came from it
 	done     *done  // the last one we heard
-
-	batches, received, stored uint64 // sent, received, and stored of these, on this link
 }
 
 type bound struct {
 	n    uint64
 	size int
+}
+
+func (p *peer) count(s crdt.Scope) *counts {
+	c := p.counts[s]
+	if c == nil {
+		c = &counts{}
+		p.counts[s] = c
+	}
+	return c
 }
 
 // New makes a machine that knows no neighbours yet.
@@ -203,12 +244,15 @@ func (m *Machine) Configure(ns []Neighbour) {
 		if p == nil {
 			p = &peer{}
 		}
-		relink := p.linked && !slices.Equal(p.Shared, n.Shared)
+		other := p.linked && !slices.Equal(p.Shared, n.Shared)
 		p.Neighbour = n
+		p.clear = nil // the numbers may have been given anew
 		m.peers[n.Peer] = p
 		m.order = append(m.order, n.Peer)
-		if relink {
-			m.LinkUp(n.Peer)
+		if other {
+			// The peer has said its hello; it is asked for another one.
+			p.heard, p.scopes = false, nil
+			m.hail(p, true)
 		}
 	}
 	slices.SortFunc(m.order, func(a, b Peer) int { return slices.Compare(a[:], b[:]) })
@@ -222,13 +266,20 @@ func (m *Machine) LinkUp(id Peer) {
 		return
 	}
 	p.linked, p.heard, p.scopes, p.pushed, p.push = true, false, nil, nil, 0
-	h := hello{Version: version, Epoch: m.view.Epoch(), Clock: uint64(m.view.Clock())}
+	p.link++
+	p.counts = map[crdt.Scope]*counts{}
+	m.hail(p, false)
+}
+
+// hail says our hello.
+func (m *Machine) hail(p *peer, answer bool) {
+	h := hello{Version: version, Epoch: m.view.Epoch(), Clock: uint64(m.view.Clock()), Answer: answer}
 	for _, s := range p.Shared {
 		fp := m.view.Fingerprint(s)
-		c := m.view.Taken(id, s)
+		c := m.view.Taken(p.Peer, s)
 		h.Scopes = append(h.Scopes, helloScope{Scope: []byte(s), Fingerprint: fp[:], Epoch: c.Epoch, N: c.N, Head: m.view.Head(s)})
 	}
-	m.send(id, kindHello, h)
+	m.send(p.Peer, kindHello, h)
 }
 
 // LinkDown says that the link to p is gone.
@@ -274,12 +325,18 @@ func (m *Machine) receive(p *peer, body []byte) error {
 			return err
 		}
 		s := crdt.Scope(b.Scope)
-		x := p.scopes[s]
-		if x == nil {
-			return nil // a scope we do not share (any more): nothing is acknowledged
+		c := p.count(s)
+		c.received++
+		if p.scopes[s] == nil {
+			// A scope we do not share (any more), or not yet: nothing is taken.
+			c.stored++
+			m.send(p.Peer, kindAck, ackMsg{Scope: b.Scope})
+			return nil
 		}
-		x.received++
-		m.ready.Incoming = append(m.ready.Incoming, Incoming{Peer: p.Peer, Scope: s, Changes: b.Changes, Cursor: Cursor{p.epoch, b.N}})
+		if len(b.Changes) == 0 {
+			return errors.New("a batch without changes")
+		}
+		m.ready.Incoming = append(m.ready.Incoming, Incoming{Peer: p.Peer, Scope: s, Changes: b.Changes, Cursor: Cursor{p.epoch, b.N}, link: p.link})
 	case kindAck:
 		var a ackMsg
 		if err := decode(rest, &a); err != nil {
@@ -301,7 +358,11 @@ func (m *Machine) receive(p *peer, body []byte) error {
 			return err
 		}
 		if x := p.scopes[crdt.Scope(w.Scope)]; x != nil {
-			x.acked, x.sent, x.inflight, x.bounds, x.differs = 0, 0, 0, nil, true
+			if x.wants++; x.wants > maxWants {
+				return fmt.Errorf("everything of scope %s was asked for %d times on one link", crdt.Scope(w.Scope), x.wants)
+			}
+			x.acked, x.sent, x.inflight, x.bounds, x.stale, x.differs = 0, 0, 0, nil, x.batches, true
+			delete(p.clear, crdt.Scope(w.Scope))
 			x.echo = m.view.Head(crdt.Scope(w.Scope)) // it may have lost its own
 		}
 	case kindPush:
@@ -309,7 +370,7 @@ func (m *Machine) receive(p *peer, body []byte) error {
 		if err := decode(rest, &b); err != nil {
 			return err
 		}
-		m.ready.Incoming = append(m.ready.Incoming, Incoming{Peer: p.Peer, Changes: b.Changes, Push: b.Seq})
+		m.ready.Incoming = append(m.ready.Incoming, Incoming{Peer: p.Peer, Changes: b.Changes, Push: b.Seq, link: p.link})
 	case kindPushed:
 		var a pushedMsg
 		if err := decode(rest, &a); err != nil {
@@ -326,16 +387,25 @@ func (m *Machine) receive(p *peer, body []byte) error {
 func (m *Machine) hello(p *peer, h hello) error {
 	p.heard, p.epoch = true, h.Epoch
 	m.ready.Clocks = append(m.ready.Clocks, Clock{p.Peer, crdt.Stamp(h.Clock)})
-	p.scopes, p.pushed = map[crdt.Scope]*exchange{}, map[uint64]crdt.ID{}
+	p.scopes = map[crdt.Scope]*exchange{}
+	if p.pushed == nil {
+		p.pushed = map[uint64]crdt.ID{}
+	}
+	if h.Answer {
+		m.hail(p, false)
+	}
 	for _, hs := range h.Scopes {
 		s := crdt.Scope(hs.Scope)
 		if !slices.Contains(p.Shared, s) {
 			continue
 		}
-		x := &exchange{}
+		c := p.count(s)
+		x := &exchange{counts: c, stale: c.batches}
 		p.scopes[s] = x
+		delete(p.clear, s)
 		fp := m.view.Fingerprint(s)
 		if string(fp[:]) == string(hs.Fingerprint) {
+			delete(p.futile, s)
 			x.acked, x.sent = m.view.Head(s), m.view.Head(s)
 			m.ready.Acked = append(m.ready.Acked, Ack{p.Peer, s, x.acked})
 			m.ready.Incoming = append(m.ready.Incoming, Incoming{Peer: p.Peer, Scope: s, Cursor: Cursor{h.Epoch, hs.Head}})
@@ -352,8 +422,10 @@ func (m *Machine) hello(p *peer, h hello) error {
 }
 
 func (m *Machine) acked(p *peer, s crdt.Scope, n uint64) {
+	c := p.count(s)
+	c.answered++
 	x := p.scopes[s]
-	if x == nil || n > x.sent {
+	if x == nil || c.answered <= x.stale || n > x.sent {
 		return
 	}
 	for len(x.bounds) > 0 && x.bounds[0].n <= n {
@@ -374,13 +446,11 @@ func (m *Machine) Stored(in Incoming) {
 		return
 	}
 	switch {
-	case in.Push != 0:
+	case in.Push != 0 && in.link == p.link:
 		m.send(in.Peer, kindPushed, pushedMsg{Seq: in.Push})
-	case len(in.Changes) > 0:
+	case len(in.Changes) > 0 && in.link == p.link:
 		m.send(in.Peer, kindAck, ackMsg{Scope: []byte(in.Scope), N: in.Cursor.N})
-		if x := p.scopes[in.Scope]; x != nil {
-			x.stored++
-		}
+		p.count(in.Scope).stored++
 	}
 	m.pump()
 }
@@ -393,7 +463,8 @@ func (m *Machine) Ready() Ready {
 }
 
 // Owed counts what a neighbour has not acknowledged, up to limit, and the
-// outbox entries that could go to it.
+// outbox entries that could go to it. What was found to be no debt is not looked
+// at again.
 func (m *Machine) Owed(id Peer, limit int) (changes int) {
 	p := m.peers[id]
 	if p == nil {
@@ -404,6 +475,8 @@ func (m *Machine) Owed(id Peer, limit int) (changes int) {
 		if x := p.scopes[s]; x != nil {
 			n = x.acked
 		}
+		n = max(n, p.clear[s])
+		none := true
 		for changes < limit {
 			as := m.view.After(s, n, batch)
 			if len(as) == 0 {
@@ -413,16 +486,32 @@ func (m *Machine) Owed(id Peer, limit int) (changes int) {
 				n = a.N
 				if a.From != id {
 					changes++
+					none = false
 				}
 			}
+			if none {
+				if p.clear == nil {
+					p.clear = map[crdt.Scope]uint64{}
+				}
+				p.clear[s] = n
+			}
+		}
+		if changes >= limit {
+			return limit
 		}
 	}
+	if len(p.Holds) == 0 {
+		return changes
+	}
 	for _, o := range m.view.Outbox() {
+		if changes >= limit {
+			break
+		}
 		if slices.Contains(p.Holds, o.Scope) {
 			changes++
 		}
 	}
-	return min(changes, limit)
+	return changes
 }
 
 // Drained says that everything this node knew was acknowledged by id on the

@@ -24,6 +24,8 @@ type box struct {
 	out     []Out
 	stamp   crdt.Stamp
 	holds   []crdt.Scope
+	keep    func(*crdt.Change) bool // changes that are held, not applied
+	looked  int                     // arrivals that After gave out
 }
 
 func (b *box) Head(s crdt.Scope) uint64 { return b.head }
@@ -31,6 +33,7 @@ func (b *box) After(s crdt.Scope, n uint64, limit int) (out []Arrival) {
 	for _, a := range b.arrived {
 		if a.N > n && b.set.Has(a.ID) {
 			out = append(out, a)
+			b.looked++
 			if limit -= a.Size; limit <= 0 {
 				break
 			}
@@ -65,6 +68,9 @@ func (b *box) take(raw []byte, from Peer) {
 	c, err := crdt.Decode(raw)
 	if err != nil {
 		panic(err)
+	}
+	if b.keep != nil && b.keep(c) {
+		return
 	}
 	b.stamp = max(b.stamp, c.Stamp)
 	if fx := b.set.Add(c); fx.Live && !fx.Known {

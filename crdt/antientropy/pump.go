@@ -76,7 +76,7 @@ func (m *Machine) next(p *peer, s crdt.Scope, x *exchange) bool {
 // drained says what it has, and which batches that answers for; a done that
 // answers for all of them and still differs means that bookkeeping was wrong,
 // and the receiver asks for everything, once a link. What still differs then is
-// held on one side, and is reported, not repeated.
+// held on one side; it is reported, and not repeated at every link.
 func (m *Machine) compare(p *peer, s crdt.Scope, x *exchange) {
 	if !x.differs || x.inflight > 0 || x.received != x.stored || len(m.view.After(s, x.sent, 1)) > 0 {
 		return
@@ -93,13 +93,32 @@ func (m *Machine) compare(p *peer, s crdt.Scope, x *exchange) {
 	x.done, x.differs = nil, false
 	switch {
 	case string(d.Fingerprint) == string(fp[:]):
+		delete(p.futile, s)
 		m.ready.Equal = append(m.ready.Equal, Scoped{p.Peer, s})
-	case !x.repaired:
+	case x.repaired:
+		f := p.futile[s]
+		if f == nil {
+			f = &futile{}
+			if p.futile == nil {
+				p.futile = map[crdt.Scope]*futile{}
+			}
+			p.futile[s] = f
+		}
+		f.ours, f.theirs, f.link = string(fp[:]), string(d.Fingerprint), p.link+1<<min(f.count, 16)
+		f.count++
+		m.ready.Differ = append(m.ready.Differ, Scoped{p.Peer, s})
+	case p.hopeful(s, string(fp[:]), string(d.Fingerprint)):
 		x.repaired, x.differs = true, true
 		m.send(p.Peer, kindWant, wantMsg{Scope: []byte(s)})
 	default:
 		m.ready.Differ = append(m.ready.Differ, Scoped{p.Peer, s})
 	}
+}
+
+// hopeful says whether asking for everything may bring something.
+func (p *peer) hopeful(s crdt.Scope, ours, theirs string) bool {
+	f := p.futile[s]
+	return f == nil || (f.ours != ours || f.theirs != theirs) && p.link >= f.link
 }
 
 // pushOut hands changes of scopes we do not hold to a peer that does.
@@ -108,7 +127,10 @@ func (m *Machine) pushOut(p *peer) {
 		return
 	}
 	for _, o := range m.view.Outbox() {
-		if !slices.Contains(p.Holds, o.Scope) || m.underway(o.ID) || len(p.pushed) >= 16 {
+		if len(p.pushed) >= maxPushed {
+			return
+		}
+		if !slices.Contains(p.Holds, o.Scope) || m.underway(o.ID) {
 			continue
 		}
 		b := m.view.Bytes(o.ID)

@@ -32,6 +32,7 @@ type hello struct {
 	Epoch   uint32       `cbor:"2,keyasint"`
 	Clock   uint64       `cbor:"3,keyasint"`
 	Scopes  []helloScope `cbor:"4,keyasint"`
+	Answer  bool         `cbor:"5,keyasint,omitempty"` // say yours again: ours is other than the one before on this link
 }
 
 type helloScope struct {
@@ -99,14 +100,15 @@ func (m *Machine) send(id Peer, kind byte, msg any) {
 	if err != nil {
 		panic(fmt.Sprintf("encode message %d: %v", kind, err)) // our own types
 	}
+	quiet := kind == kindAck || kind == kindPushed
 	out := append(make([]byte, 0, len(b)+1), kind)
 	if len(b) >= worthwhile {
 		if z := packer.EncodeAll(b, []byte{kind | compressed}); len(z) < len(b) {
-			m.ready.Messages = append(m.ready.Messages, Message{id, z})
+			m.ready.Messages = append(m.ready.Messages, Message{id, z, quiet})
 			return
 		}
 	}
-	m.ready.Messages = append(m.ready.Messages, Message{id, append(out, b...)})
+	m.ready.Messages = append(m.ready.Messages, Message{id, append(out, b...), quiet})
 }
 
 func split(body []byte) (kind byte, rest []byte, err error) {

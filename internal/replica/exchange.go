@@ -44,6 +44,7 @@ type exchange struct {
 	cursors map[cursorKey]*cursors
 	stalled []*delivery          // could not be stored; tried again
 	queues  map[Peer][]*delivery // the first of each is being verified
+	out     []antientropy.Out    // the outbox in its order; nil: to be sorted again
 	dirty   map[crdt.Scope]bool  // changed and not yet told to the machine
 	flushAt time.Time            // when dirty is told
 	rng     *rand.Rand
@@ -329,13 +330,14 @@ func (x *exchange) drain() {
 			x.e.mu.Lock()
 			for _, id := range r.Delivered {
 				delete(x.e.outbox, id)
+				x.out = nil
 			}
 			x.e.mu.Unlock()
 			x.e.chores.delivered = append(x.e.chores.delivered, r.Delivered...)
 		}
 		for _, m := range r.Messages {
 			if x.e.cfg.Mesh != nil {
-				x.e.cfg.Mesh.Send(mesh.Frame{Peer: mesh.PeerID(m.Peer), Class: mesh.Urgent, Body: m.Body})
+				x.e.cfg.Mesh.Send(mesh.Frame{Peer: mesh.PeerID(m.Peer), Class: mesh.Urgent, Body: m.Body, Quiet: m.Quiet})
 				x.await(m.Peer)
 			}
 		}
@@ -575,6 +577,9 @@ func (v machineView) Outbox() []antientropy.Out {
 	if len(v.e.outbox) == 0 {
 		return nil
 	}
+	if v.e.x.out != nil {
+		return v.e.x.out
+	}
 	out := make([]antientropy.Out, 0, len(v.e.outbox))
 	for id, o := range v.e.outbox {
 		out = append(out, antientropy.Out{ID: id, Scope: o.change.Scope})
@@ -585,6 +590,7 @@ func (v machineView) Outbox() []antientropy.Out {
 		}
 		return bytes.Compare(a.ID[:], b.ID[:])
 	})
+	v.e.x.out = out
 	return out
 }
 

@@ -112,6 +112,7 @@ func (e *Engine) identify(lost bool, start *disk.Batch) error {
 // dropped, so that they send everything again.
 func (e *Engine) reload() error {
 	e.scopes = map[crdt.Scope]*scope{}
+	e.x.out = nil
 	e.held, e.outbox = map[crdt.ID]*heldChange{}, map[crdt.ID]*outgoing{}
 	e.chores = chores{}
 	e.x.cursors = map[cursorKey]*cursors{}

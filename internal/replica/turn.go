@@ -251,6 +251,7 @@ func (e *Engine) merge(t *turn) {
 		}
 		if s.out {
 			e.outbox[id] = &outgoing{change: s.c, at: t.now}
+			e.x.out = nil
 			continue
 		}
 		sc := e.scope(s.c.Scope)
