@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"sync"
+	"syscall"
 	"time"
 
 	"carrierclass.net/ccnode/crdt"
@@ -97,7 +98,20 @@ func Run(ctx context.Context, opt Options) error {
 	n.reach = newReach(n.now)
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	return n.run(ctx, cancel)
+	return advise(n.run(ctx, cancel), n.cfg.Data)
+}
+
+// advise says what to do about what the operating system refused.
+func advise(err error, data string) error {
+	switch {
+	case err == nil || errors.Is(err, disk.ErrNoSpace):
+		return err
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+		return fmt.Errorf("%w: free some space on the disk of %s, then start again", err, data)
+	case errors.Is(err, syscall.EIO):
+		return fmt.Errorf("%w: the disk of %s has errors: replace it; what other boxes hold comes back from them", err, data)
+	}
+	return err
 }
 
 // closer undoes the opening of rooms in reverse.
