@@ -38,7 +38,7 @@ const (
 	maxItem = 4 << 20 // a snapshot of 10,000 bindings
 	ackWait = 2 * time.Second
 	backoff = time.Second
-	atOnce  = 100 * time.Millisecond // between attempts when a phone gave a reason
+	atOnce  = 100 * time.Millisecond // the least pause when a phone gave a reason, doubling to 1.6 s
 	maxWait = time.Minute
 )
 
@@ -59,15 +59,37 @@ type feed struct {
 }
 
 // Share starts telling our bindings over streams that dial opens, and again
-// from the beginning when the pair's other node changes.
+// from the beginning when the pair's other node changes. Nil: there is no other
+// node any more; what it owned is tried for one maximum expiry more.
 func (t *Table) Share(dial func(context.Context) (net.Conn, error)) {
-	ctx, cancel := context.WithCancel(context.Background())
-	f := &feed{t: t, dial: dial, fresh: true, wake: make(chan struct{}, 1), again: make(chan struct{}, 1), cancel: cancel, done: make(chan struct{})}
+	var f *feed
+	var ctx context.Context
+	if dial != nil {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithCancel(context.Background())
+		f = &feed{t: t, dial: dial, fresh: true, wake: make(chan struct{}, 1), need: make(chan struct{}, 1), again: make(chan struct{}, 1),
+			cancel: cancel, done: make(chan struct{})}
+	}
 	t.mu.Lock()
 	old := t.feed
-	t.feed = f
+	closed := t.closed
+	if closed {
+		old = nil
+	} else {
+		t.feed = f
+	}
 	t.mu.Unlock()
 	old.close()
+	switch {
+	case closed:
+		if f != nil {
+			f.cancel()
+		}
+		return
+	case f == nil:
+		t.PeerGone()
+		return
+	}
 	go f.run(ctx) // ends with close, which waits
 	f.poke()
 }
@@ -116,7 +138,7 @@ func (f *feed) tell(it item) {
 
 func (f *feed) run(ctx context.Context) {
 	defer close(f.done)
-	wait := backoff
+	wait, hurried := backoff, 0
 	for {
 		select {
 		case <-ctx.Done():
@@ -134,9 +156,8 @@ func (f *feed) run(ctx context.Context) {
 		f.mu.Lock()
 		f.fresh, f.owed = true, nil
 		f.mu.Unlock()
-		if err == nil { // the other side closed a stream on which nothing was owed
-			wait = backoff
-			continue
+		if errors.Is(err, errEnded) { // it had worked
+			wait, hurried = backoff, 0
 		}
 		f.t.PeerGone()
 		f.t.cfg.Log.Debug("The pair's other node cannot be told", "err", err, "again", wait)
@@ -146,14 +167,29 @@ func (f *feed) run(ctx context.Context) {
 		case <-time.After(wait):
 			wait = min(2*wait, maxWait)
 		case <-f.again:
-			wait = backoff
+			wait, hurried = backoff, 0
+		case <-f.need:
+			pause := time.NewTimer(atOnce << hurried)
+			hurried = min(hurried+1, 4)
+			select {
+			case <-pause.C:
+			case <-f.again:
+				wait, hurried = backoff, 0
+			case <-ctx.Done():
+				pause.Stop()
+				return
+			}
 		}
 		f.poke() // it is still owed
 	}
 }
 
-// stream tells over one connection until it breaks. It returns nil when nothing
-// was owed at that moment.
+// errEnded: the other side ended a stream on which it had taken everything. It
+// died, or was restarted: then it has to be told everything again, because it
+// keeps what it read from its disk for one expiry only.
+var errEnded = errors.New("the other node ended the stream")
+
+// stream tells over one connection until it breaks; it returns why it broke.
 func (f *feed) stream(ctx context.Context) error {
 	dctx, cancel := context.WithTimeout(ctx, 3*time.Second)
 	defer cancel()
@@ -168,11 +204,13 @@ func (f *feed) stream(ctx context.Context) error {
 	f.fresh, f.owed = false, nil
 	f.mu.Unlock()
 	all := f.t.own()
-	if err := exchange(c, item{All: &all}); err != nil {
+	if err := exchange(c, item{All: &all}, len(all)); err != nil {
 		return err
 	}
+	f.t.peerBack()
 	gone := make(chan struct{})
-	acks := make(chan error, 1)
+	acks := make(chan error)
+	over := make(chan struct{})
 	go func() { // ends when c closes
 		defer close(gone)
 		var b [1]byte
@@ -180,14 +218,15 @@ func (f *feed) stream(ctx context.Context) error {
 			_, err := io.ReadFull(c, b[:])
 			select {
 			case acks <- err:
-			case <-ctx.Done():
+			case <-over:
+				return
 			}
 			if err != nil {
 				return
 			}
 		}
 	}()
-	defer func() { c.Close(); <-gone }()
+	defer func() { close(over); c.Close(); <-gone }()
 	for {
 		f.mu.Lock()
 		owed := f.owed
@@ -213,17 +252,18 @@ func (f *feed) stream(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-f.wake:
-		case <-acks: // closed by the other side, with nothing owed
-			return nil
+		case err := <-acks:
+			return fmt.Errorf("%w: %v", errEnded, err)
 		}
 	}
 }
 
-func exchange(c net.Conn, it item) error {
+// exchange tells a snapshot. The other side puts each binding on its disk.
+func exchange(c net.Conn, it item, bindings int) error {
 	if err := write(c, it); err != nil {
 		return err
 	}
-	c.SetReadDeadline(time.Now().Add(5 * time.Second))
+	c.SetReadDeadline(time.Now().Add(5*time.Second + time.Duration(bindings)*20*time.Millisecond))
 	defer c.SetReadDeadline(time.Time{})
 	var b [1]byte
 	_, err := io.ReadFull(c, b[:])

@@ -172,9 +172,8 @@ func (t *Table) Bind(ctx context.Context, b site.Binding) error {
 	t.mu.Lock()
 	t.put(b, b.Expires)
 	t.sooner(b.Expires)
-	f := t.feed
+	t.feed.tell(item{Put: &b}) // in the order in which they came to be
 	t.mu.Unlock()
-	f.tell(item{Put: &b})
 	t.changed(b.AOR)
 	return nil
 }
@@ -183,12 +182,13 @@ func (t *Table) Bind(ctx context.Context, b site.Binding) error {
 func (t *Table) Unbind(ctx context.Context, key string) error {
 	t.mu.Lock()
 	b, ok := t.drop(key)
-	f := t.feed
+	if ok {
+		t.feed.tell(item{Drop: key})
+	}
 	t.mu.Unlock()
 	if !ok {
 		return nil
 	}
-	f.tell(item{Drop: key})
 	t.changed(b.AOR)
 	if err := t.cfg.Disk.Delete(ctx, key); err != nil {
 		t.cfg.Log.Warn("A removed binding is still on disk; it will be tried after a restart", "aor", b.AOR.String(), "err", err)
@@ -248,13 +248,14 @@ func (t *Table) expire() {
 			t.drop(key)
 		}
 	}
-	f := t.feed
+	for _, b := range gone {
+		if b.Node == t.cfg.Self {
+			t.feed.tell(item{Drop: b.Key()})
+		}
+	}
 	t.schedule()
 	t.mu.Unlock()
 	for _, b := range gone {
-		if b.Node == t.cfg.Self {
-			f.tell(item{Drop: b.Key()})
-		}
 		if err := t.cfg.Disk.Delete(context.Background(), b.Key()); err != nil {
 			t.cfg.Log.Debug("An expired binding stays on disk until the disk can be written", "err", err)
 		}
@@ -271,6 +272,19 @@ func (t *Table) PeerGone() {
 	for _, e := range t.byKey {
 		if e.b.Node != t.cfg.Self && e.mono.IsZero() {
 			e.mono = until
+		}
+	}
+	t.schedule()
+}
+
+// peerBack is evidence that the other node is there: what it owned stays until
+// it says otherwise.
+func (t *Table) peerBack() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, e := range t.byKey {
+		if e.b.Node != t.cfg.Self {
+			e.mono = time.Time{}
 		}
 	}
 	t.schedule()

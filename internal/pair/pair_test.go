@@ -150,7 +150,7 @@ func TestHearingTheOtherNodeEndsThePause(t *testing.T) {
 		before := time.Now()
 		mine, theirs := net.Pipe()
 		go a.Hear(b.cfg.Self, theirs)
-		if err := exchange(mine, item{All: &[]site.Binding{}}); err != nil {
+		if err := exchange(mine, item{All: &[]site.Binding{}}, 0); err != nil {
 			t.Fatal(err)
 		}
 		synctest.Wait()
