@@ -264,9 +264,11 @@ func TestAThinLineIsNotADeadOne(t *testing.T) {
 	a.Admit([]mesh.Peer{{ID: pb.ID, Addrs: []string{thin}}})
 	a.Dial(pb.ID)
 	await(t, a, mesh.LinkUp, 3*time.Second)
+	var over atomic.Bool // then b goes first, and a may see it go
+	defer over.Store(true)
 	go func() {
 		for ev := range a.Events() {
-			if ev.Kind == mesh.LinkDown {
+			if ev.Kind == mesh.LinkDown && !over.Load() {
 				t.Errorf("the link was given up: %v", ev.Err)
 			}
 		}
