@@ -89,6 +89,9 @@ func upCommand(s *settings) *cobra.Command {
 
 // up runs the node until ctx ends, and tells the person in front of it what to do next.
 func up(ctx context.Context, cfg config.Config, log *slog.Logger) error {
+	tctx, stop := context.WithCancel(ctx)
+	defer stop()
+	go thrift(tctx) // ends with stop
 	return node.Run(ctx, node.Options{
 		Config: cfg, Version: version, Log: log,
 		Tell: func(lines ...string) { fmt.Println(strings.Join(lines, "\n")) },

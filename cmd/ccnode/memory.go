@@ -1,0 +1,63 @@
+package main
+
+import (
+	"context"
+	"os"
+	"runtime/debug"
+	"runtime/metrics"
+	"time"
+)
+
+// What a box with little memory wants of Go's collector: room for garbage that
+// does not grow with what is kept, and memory given back after a busy time
+// (an import, a compaction of the store) although nothing is allocated any more.
+const (
+	headroom  = 32 << 20 // garbage before the next collection
+	leastGOGC = 50       // beyond 64 MB of live data processor time counts more
+	mostGOGC  = 200
+	lookEvery = 10 * time.Second
+	quiet     = 8 << 20 // allocated between two looks
+	firstTrim = 1       // quiet looks before memory is given back,
+	lastTrim  = 4       // and once more, for what the store lets go of later
+)
+
+// gogc is the percentage that leaves the headroom over that much live data.
+func gogc(live uint64) int {
+	if live == 0 {
+		return mostGOGC
+	}
+	return int(min(max(headroom*100/live, leastGOGC), mostGOGC))
+}
+
+// thrift keeps the process small until ctx ends. What the environment says
+// (GOGC, GOMEMLIMIT) wins.
+func thrift(ctx context.Context) {
+	if os.Getenv("GOGC") != "" || os.Getenv("GOMEMLIMIT") != "" {
+		return
+	}
+	s := []metrics.Sample{{Name: "/gc/heap/live:bytes"}, {Name: "/gc/heap/allocs:bytes"}}
+	percent, still, allocated := 100, 0, uint64(0)
+	tick := time.NewTicker(lookEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		metrics.Read(s)
+		live, allocs := s[0].Value.Uint64(), s[1].Value.Uint64()
+		if want := gogc(live); want < percent*9/10 || want > percent*11/10 {
+			debug.SetGCPercent(want)
+			percent = want
+		}
+		still++
+		if allocs-allocated > quiet {
+			still = 0
+		}
+		allocated = allocs
+		if still == firstTrim || still == lastTrim {
+			debug.FreeOSMemory()
+		}
+	}
+}
