@@ -224,16 +224,20 @@ func (x *exchange) tick() {
 	}
 	x.silent(now)
 	x.drain()
-	for _, n := range x.e.cfg.Topo.Neighbours() {
-		x.mu.Lock()
-		c := x.peers[n.Peer]
-		due := c != nil && !c.linked && !c.next.IsZero() && !now.Before(c.next)
-		if due {
+	due := map[Peer]bool{} // whose pause is over; who is no neighbour any more is not dialled again
+	x.mu.Lock()
+	for p, c := range x.peers {
+		if !c.linked && !c.next.IsZero() && !now.Before(c.next) {
 			c.next = time.Time{}
+			due[p] = true
 		}
-		x.mu.Unlock()
-		if due && x.machine.Owed(n.Peer, 1) > 0 {
-			x.dial(n.Peer)
+	}
+	x.mu.Unlock()
+	if len(due) > 0 {
+		for _, n := range x.e.cfg.Topo.Neighbours() {
+			if due[n.Peer] && x.machine.Owed(n.Peer, 1) > 0 {
+				x.dial(n.Peer)
+			}
 		}
 	}
 	x.arm()

@@ -54,7 +54,7 @@ func (s *State) care(ctx context.Context, all bool) {
 	clear(s.dirty)
 	s.dmu.Unlock()
 	repair := func() (int, error) {
-		n, err := s.syncDirectory(ctx, "system", dirty...)
+		n, err := s.syncDirectory(ctx, dirty...)
 		wrapped, werr := s.WrapKeys(ctx)
 		return n + wrapped, errors.Join(err, werr)
 	}
@@ -105,7 +105,7 @@ func (s *State) Repair(ctx context.Context) (n int, err error) {
 		}
 	}
 	s.mu.RUnlock()
-	n, err = s.syncDirectory(ctx, "system", users...)
+	n, err = s.syncDirectory(ctx, users...)
 	wrapped, werr := s.WrapKeys(ctx)
 	return n + wrapped, errors.Join(err, werr)
 }

@@ -95,18 +95,22 @@ type Credential struct {
 // id, or all devices of all own users with that number (or extension). A clash
 // gives several: the one whose password fits is meant. A device whose password
 // was changed on two sides has one for each.
+//
+// The realm is that of the site in the number's digits, which is another site's
+// when our user was given a number of that site.
 func (s *State) Credentials(username, realm string) (out []Credential) {
 	s.mu.RLock()
 	own := s.ix.sites[s.cfg.Site]
 	domain := s.ix.domain
-	if own == nil || !strings.EqualFold(realm, own.Domain(domain)) {
+	if own == nil {
 		s.mu.RUnlock()
 		return nil
 	}
+	ours := strings.EqualFold(realm, own.Domain(domain))
 	var found []*device
 	var users []*User
 	take := func(d *device) {
-		if u := s.ix.users[d.user]; u != nil && !d.deleted && !u.Deleted {
+		if u := s.ix.users[d.user]; u != nil && !d.deleted && !u.Deleted && (ours || strings.EqualFold(realm, s.realmOf(u))) {
 			found, users = append(found, d), append(users, u)
 		}
 	}
@@ -116,7 +120,7 @@ func (s *State) Credentials(username, realm string) (out []Credential) {
 		}
 	} else if digits(username) {
 		number := username
-		if len(number) == own.ExtLen {
+		if ours && len(number) == own.ExtLen {
 			number = own.Code + number
 		}
 		for _, e := range s.ix.numbers[number] {
@@ -155,6 +159,21 @@ func (s *State) Credentials(username, realm string) (out []Credential) {
 		}
 	}
 	return out
+}
+
+// realmOf is the realm a user's devices are asked in: that of the site in the
+// number's digits, else ours. s.mu is held.
+func (s *State) realmOf(u *User) string {
+	x := s.ix.sites[s.cfg.Site]
+	for code, other := range s.ix.codes { // prefix-free
+		if strings.HasPrefix(u.Number, code) && len(u.Number) == len(code)+other.ExtLen {
+			x = other
+		}
+	}
+	if x == nil {
+		return ""
+	}
+	return x.Domain(s.ix.domain)
 }
 
 // ha1 are the digests of RFC 7616 §3.4.2, in hex.

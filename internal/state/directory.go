@@ -122,39 +122,41 @@ func (s *State) Pick(number string) (Entry, bool) {
 }
 
 // syncDirectory derives the directory entries of own users again and writes
-// those that differ: after a change of the record, after a merge of two sides'
-// changes, and after a power cut between the two writes.
-func (s *State) syncDirectory(ctx context.Context, by string, users ...site.RecordID) (n int, err error) {
-	ref, _ := byRef(by)
-	m := Mutation{Scope: crdt.Fleet, By: ref}
+// those that differ, in the name of whoever changed the record last: after a
+// change of the record, after a merge of two sides' changes, and after a power
+// cut between the two writes.
+func (s *State) syncDirectory(ctx context.Context, users ...site.RecordID) (n int, err error) {
+	lines := map[crdt.Ref][]crdt.Write{}
 	for part := range slices.Chunk(users, 200) { // merges go on between the parts
 		s.cfg.Engine.View(func(v View) {
 			own, fleet := v.Set(s.scope), v.Set(crdt.Fleet)
 			for _, u := range part {
-				want := entryOf(s.cfg.Site, reader{own, TableUser, string(u[:])})
+				from := reader{own, TableUser, string(u[:])}
+				want := entryOf(s.cfg.Site, from)
 				r := reader{fleet, TableDirectory, trust.SiteRecord(s.cfg.Site, u)}
 				if bytes.Equal(want, r.bytes(dirEntry)) || r.final() {
 					continue
 				}
-				m.Writes = append(m.Writes, crdt.Write{Table: TableDirectory, Record: r.rec, Field: dirEntry, Value: want})
+				by := from.by()
+				lines[by] = append(lines[by], crdt.Write{Table: TableDirectory, Record: r.rec, Field: dirEntry, Value: want})
 			}
 		})
 	}
-	for len(m.Writes) > 0 {
-		part := m
-		part.Writes = m.Writes[:min(len(m.Writes), crdt.MaxWrites)]
-		size := 0
-		for i, w := range part.Writes {
-			if size += len(w.Value) + 80; size > crdt.MaxChange-400 {
-				part.Writes = part.Writes[:i]
-				break
+	for by, ws := range lines {
+		for len(ws) > 0 {
+			part, size := ws[:min(len(ws), crdt.MaxWrites)], 0
+			for i, w := range part {
+				if size += len(w.Value) + 80; size > crdt.MaxChange-400 {
+					part = part[:i]
+					break
+				}
 			}
+			if _, err := s.commit(ctx, Mutation{Scope: crdt.Fleet, By: by, Writes: part}); err != nil {
+				return n, fmt.Errorf("write %d directory entries: %w", len(ws), err)
+			}
+			n += len(part)
+			ws = ws[len(part):]
 		}
-		if _, err := s.commit(ctx, part); err != nil {
-			return n, fmt.Errorf("write %d directory entries: %w", len(m.Writes), err)
-		}
-		n += len(part.Writes)
-		m.Writes = m.Writes[len(part.Writes):]
 	}
 	return n, nil
 }

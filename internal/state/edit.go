@@ -94,7 +94,7 @@ func (s *State) Create(ctx context.Context, by string, n Spec) (User, error) {
 	if _, err := s.commit(ctx, m); err != nil {
 		return fail(err)
 	}
-	s.follow(ctx, by, user)
+	s.follow(ctx, user)
 	u, err := s.User(user)
 	if err != nil {
 		return fail(err)
@@ -107,8 +107,8 @@ func (s *State) Create(ctx context.Context, by string, n Spec) (User, error) {
 
 // follow brings the directory after a record. The record is durable: if this
 // fails, Run makes it good later.
-func (s *State) follow(ctx context.Context, by string, users ...site.RecordID) {
-	if _, err := s.syncDirectory(ctx, by, users...); err != nil {
+func (s *State) follow(ctx context.Context, users ...site.RecordID) {
+	if _, err := s.syncDirectory(ctx, users...); err != nil {
 		s.cfg.Log.Warn("The directory follows later", "err", err)
 		s.dmu.Lock()
 		for _, u := range users {
@@ -200,7 +200,7 @@ func (s *State) Set(ctx context.Context, by string, id site.RecordID, etag strin
 		if _, err := s.commit(ctx, m); err != nil {
 			return fail(err)
 		}
-		s.follow(ctx, by, id)
+		s.follow(ctx, id)
 	}
 	if u, err = s.User(id); err != nil {
 		return fail(err)

@@ -12,6 +12,7 @@ import (
 
 	"carrierclass.net/ccnode/crdt"
 	"carrierclass.net/ccnode/internal/site"
+	"carrierclass.net/ccnode/internal/trust"
 )
 
 // Kinds of merges.
@@ -106,8 +107,8 @@ func (s *State) Merges(closed bool) (out []Merge, err error) {
 			}
 		}
 		out = append(out, s.removed(v)...)
+		out = append(out, s.clashes(v)...)
 	})
-	out = append(out, s.clashes()...)
 	if closed && s.cfg.History != nil {
 		past, err := s.settled()
 		if err != nil {
@@ -299,21 +300,21 @@ func (s *State) unseenEdits(v View, u *User) (m Merge, ok bool) {
 }
 
 // clashes finds numbers that two users have.
-func (s *State) clashes() (out []Merge) {
+func (s *State) clashes(v View) (out []Merge) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	for number, list := range s.ix.numbers {
 		if len(list) < 2 {
 			continue
 		}
-		m := Merge{ID: mergeID(MergeNumber, crdt.Cell{Record: number}), Kind: MergeNumber, Record: "number " + number, Field: "number", InForce: list[0].Name}
+		m := Merge{ID: mergeID(MergeNumber, crdt.Cell{Record: number}), Kind: MergeNumber, Record: "number " + number, Field: "user", InForce: list[0].Name}
 		for _, e := range list {
 			code := e.Home.String()
 			if x := s.ix.sites[e.Home]; x != nil {
 				code = x.Code
 			}
 			at := time.UnixMilli(e.Written.Millis())
-			m.Sides = append(m.Sides, Side{Version: e.User.String(), Value: e.Name + " of site " + code, Site: e.Home, At: at, InForce: e == list[0]})
+			m.Sides = append(m.Sides, Side{Version: e.User.String(), Value: e.Name + " of site " + code, Site: e.Home, At: at, By: s.enteredBy(v, e), InForce: e == list[0]})
 			if m.At.Before(at) {
 				m.At = at
 			}
@@ -325,6 +326,16 @@ func (s *State) clashes() (out []Merge) {
 		out = append(out, m)
 	}
 	return out
+}
+
+// enteredBy is the person whose change the directory's line of a user is from.
+func (s *State) enteredBy(v View, e *Entry) string {
+	c := crdt.Cell{Scope: crdt.Fleet, Table: TableDirectory, Record: trust.SiteRecord(e.Home, e.User), Field: dirEntry}
+	vs := v.Set(crdt.Fleet).Versions(c)
+	if len(vs) == 0 {
+		return ""
+	}
+	return s.personOf(v, vs[0].By)
 }
 
 // removed lists what revoked nodes wrote after their revocation: valid, since
@@ -415,7 +426,7 @@ func (s *State) Keep(ctx context.Context, by, id, version string) error {
 		return fail(err)
 	}
 	if c.Table == TableUser && len(c.Record) == len(site.RecordID{}) {
-		s.follow(ctx, by, site.RecordID([]byte(c.Record)))
+		s.follow(ctx, site.RecordID([]byte(c.Record)))
 	}
 	return nil
 }

@@ -115,8 +115,8 @@ func (s *State) dress(u User) User {
 
 func (s *State) deviceOf(d *device) Device {
 	out := Device{ID: d.id, User: d.user, Name: d.name, SIPUser: d.id.String(), SHA256: d.sha256}
-	if x := s.ix.sites[s.cfg.Site]; x != nil {
-		out.Realm = x.Domain(s.ix.domain)
+	if u := s.ix.users[d.user]; u != nil {
+		out.Realm = s.realmOf(u)
 	}
 	return out
 }

@@ -115,6 +115,22 @@ func (r reader) final() bool {
 	return ok
 }
 
+// by is who changed the record last; of one that is no more, the system.
+func (r reader) by() crdt.Ref {
+	var last crdt.Version
+	for _, f := range r.set.Fields(r.table, r.rec) {
+		for _, v := range r.versions(f) {
+			if v.Stamp > last.Stamp {
+				last = v
+			}
+		}
+	}
+	if last.By == (crdt.Ref{}) {
+		last.By, _ = byRef("system")
+	}
+	return last.By
+}
+
 // seen is the newest stamp per actor in the record: what a delete saw.
 func (r reader) seen() (saw crdt.Context) {
 	for _, f := range r.set.Fields(r.table, r.rec) {

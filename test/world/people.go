@@ -69,6 +69,20 @@ func (w *World) register(args []string) ([]string, error) {
 	return nil, p.tel.SubscribeMWI(ctx)
 }
 
+// unplug switches a telephone off, which nobody is told.
+func (w *World) unplug(args []string) ([]string, error) {
+	if err := need(args, 1, "unplug bob"); err != nil {
+		return nil, err
+	}
+	p := w.phones[args[0]]
+	if p == nil {
+		return nil, fmt.Errorf("%s has no telephone", args[0])
+	}
+	p.off()
+	delete(w.phones, args[0])
+	return nil, nil
+}
+
 func (w *World) stays(args []string, away bool) ([]string, error) {
 	for _, who := range args {
 		p := w.phones[who]

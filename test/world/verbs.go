@@ -44,6 +44,7 @@ func init() {
 		"register":  (*World).register,  // register bob at B [or fail]
 		"out":       (*World).out,       // out bob: nobody answers that telephone
 		"home":      (*World).home,      // home bob
+		"unplug":    (*World).unplug,    // unplug bob: the telephone is gone without a word
 		"where":     (*World).where,     // where bob at A-b [in 200ms]
 		"lamp":      (*World).lamp,      // lamp bob
 		"call":      func(w *World, a []string) ([]string, error) { return w.calls(a) },

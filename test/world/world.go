@@ -154,7 +154,7 @@ func (w *World) partition(groups []string) error {
 		}
 	}
 	for _, b := range w.boxes {
-		if in[b.name] == 0 {
+		if in[b.name] == 0 && b.life > 0 {
 			return fmt.Errorf("box %s is on no side of the partition", b.name)
 		}
 	}
