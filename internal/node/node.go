@@ -351,6 +351,7 @@ func (n *Node) chain() (crdt.FleetID, *trust.Chain, error) {
 // watchNetwork tells the engine and the neighbours when addresses came or went.
 func (n *Node) watchNetwork(ctx context.Context, rooms *closer) {
 	wctx, stop := context.WithCancel(ctx)
+	rooms.add(n.announce.Close) // when nobody announces any more
 	rooms.add(func() { stop(); n.wg.Wait() })
 	if n.opt.World != nil {
 		return // its addresses do not change

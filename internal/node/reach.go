@@ -1,6 +1,8 @@
 package node
 
 import (
+	"context"
+	"errors"
 	"sync"
 	"time"
 
@@ -57,6 +59,15 @@ func (r *reach) Note(n site.NodeID, err error) {
 	f.count++
 	f.why = err
 	f.until = r.now().Add(min(believeFirst<<min(f.count-1, 8), believeMost))
+}
+
+// tried notes how an attempt at a node ended. Whoever gave up waiting has
+// learnt nothing.
+func (n *Node) tried(ctx context.Context, id site.NodeID, err error) {
+	if err != nil && errors.Is(ctx.Err(), context.Canceled) {
+		return
+	}
+	n.reach.Note(id, err)
 }
 
 // since is when n stopped being reachable, zero if nothing is known against it.

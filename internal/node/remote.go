@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"strings"
 	"time"
 
@@ -158,23 +159,33 @@ func (n *Node) ask(ctx context.Context, at site.ID, q mailboxQuery) (a mailboxAn
 func (n *Node) askNode(ctx context.Context, id site.NodeID, q mailboxQuery) (a mailboxAnswer, _ io.ReadCloser, err error) {
 	octx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	s, err := n.mesh.OpenStream(octx, mesh.PeerID(id), apiProtocol)
-	n.reach.Note(id, err)
+	c, err := n.mesh.OpenStream(octx, mesh.PeerID(id), apiProtocol)
+	n.tried(ctx, id, err)
 	if err != nil {
 		return a, nil, err
 	}
-	s.SetDeadline(time.Now().Add(30 * time.Second))
+	s := patient{c}
+	gaveUp := context.AfterFunc(ctx, func() { s.Close() })
+	defer gaveUp()
 	if err := json.NewEncoder(s).Encode(q); err != nil {
 		s.Close()
 		return a, nil, err
 	}
-	r := bufio.NewReader(s)
+	left := &io.LimitedReader{R: s, N: maxAnswer}
+	r := bufio.NewReader(left)
 	line, err := r.ReadBytes('\n')
-	if err != nil || json.Unmarshal(line, &a) != nil {
+	if err == nil {
+		err = json.Unmarshal(line, &a)
+	}
+	if err == nil && (a.Size < 0 || a.Size > maxAudio) {
+		err = fmt.Errorf("a recording of %d bytes is announced", a.Size)
+	}
+	if err != nil {
 		s.Close()
-		n.reach.Note(id, errors.New("no answer"))
+		n.tried(ctx, id, err)
 		return a, nil, fmt.Errorf("ask %s: %w", id, err)
 	}
+	left.N = a.Size
 	if a.Error != "" {
 		s.Close()
 		return a, nil, &api.Error{Status: a.Status, What: a.Error}
@@ -185,17 +196,45 @@ func (n *Node) askNode(ctx context.Context, id site.NodeID, q mailboxQuery) (a m
 	}{io.LimitReader(r, a.Size), s}, nil
 }
 
+const (
+	maxAnswer = 4 << 20  // a list of some ten thousand messages
+	maxAudio  = 64 << 20 // more than two hours
+	patience  = 30 * time.Second
+)
+
+// patient gives each piece its time, so that a recording may take as long as a
+// thin line needs.
+type patient struct{ net.Conn }
+
+func (p patient) Read(b []byte) (int, error) {
+	if err := p.SetReadDeadline(time.Now().Add(patience)); err != nil {
+		return 0, err
+	}
+	return p.Conn.Read(b[:min(len(b), 16<<10)])
+}
+
+func (p patient) Write(b []byte) (n int, err error) {
+	for n < len(b) && err == nil {
+		if err := p.SetWriteDeadline(time.Now().Add(patience)); err != nil {
+			return n, err
+		}
+		var k int
+		k, err = p.Conn.Write(b[n:min(len(b), n+16<<10)])
+		n += k
+	}
+	return n, err
+}
+
 // serveRemote answers members of the fleet.
 func (n *Node) serveRemote(s mesh.Stream) {
 	defer s.Close()
-	s.SetDeadline(time.Now().Add(30 * time.Second))
 	var q mailboxQuery
-	if err := json.NewDecoder(io.LimitReader(s, 8<<10)).Decode(&q); err != nil {
+	if err := json.NewDecoder(io.LimitReader(patient{s}, 8<<10)).Decode(&q); err != nil {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 25*time.Second)
 	defer cancel()
-	enc := json.NewEncoder(s)
+	enc := json.NewEncoder(patient{s})
 	fail := func(err error) {
 		a := mailboxAnswer{Status: 500, Error: err.Error()}
 		var e *api.Error
@@ -228,7 +267,7 @@ func (n *Node) serveRemote(s mesh.Stream) {
 			return
 		}
 		if err := enc.Encode(mailboxAnswer{Size: size}); err == nil {
-			_, _ = io.Copy(s, r)
+			_, _ = io.Copy(patient{s}, struct{ io.Reader }{r})
 		}
 	default:
 		fail(api.Invalid("unknown question "+q.Op, "the other node is of a newer version"))

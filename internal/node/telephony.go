@@ -41,9 +41,13 @@ type telephony struct {
 func (n *Node) openTelephony(ctx context.Context, cancel context.CancelCauseFunc, rooms *closer) (err error) {
 	t := &telephony{n: n, records: newRecords(disk.NewBucket(n.store, "calls"), n.now, n.log)}
 	n.calls = t
-	if n.pair, err = pair.Open(pair.Config{Self: n.id.Node(), Disk: disk.NewBucket(n.store, "bindings"), MaxExpiry: n.cfg.Expires, Now: n.now, Log: n.log.With("room", "pair")}); err != nil {
+	table, err := pair.Open(pair.Config{Self: n.id.Node(), Disk: disk.NewBucket(n.store, "bindings"), MaxExpiry: n.cfg.Expires, Now: n.now, Log: n.log.With("room", "pair")})
+	if err != nil {
 		return err
 	}
+	n.pairMu.Lock()
+	n.pair = table
+	n.pairMu.Unlock()
 	rooms.add(t.records.close)
 	rooms.add(n.pair.Close)
 	if err := t.openMedia(); err != nil {
@@ -68,7 +72,7 @@ func (n *Node) openTelephony(ctx context.Context, cancel context.CancelCauseFunc
 		listen = append(listen, netip.AddrPortFrom(ip, uint16(n.cfg.SIPPort)))
 	}
 	t.sip, err = stack.New(stack.Config{
-		Node: n.id.Node(), Listen: listen, View: view{n}, Location: n.pair, Credentials: credentials{n.state},
+		Node: n.id.Node(), Listen: listen, View: view{n}, Location: n.pair, Known: n.pair.Knows, Credentials: credentials{n.state},
 		NonceKey: t.nonceKey(), Anchor: anchor{t.media}, Peers: peers{n}, Reach: n.reach, Records: t.records,
 		MediaAddr: n.mediaAddr, Summaries: n.state, Expires: n.cfg.Expires, MaxCalls: n.cfg.MaxCalls, Grace: 10 * time.Second, Bind: n.bindSIP(), Log: n.log, Now: n.now, Rand: n.rand,
 		Feature: func(ctx context.Context, name site.FeatureName, c *b2bua.Call) error {
@@ -80,7 +84,10 @@ func (n *Node) openTelephony(ctx context.Context, cancel context.CancelCauseFunc
 	}
 	t.sip.Serve(func(err error) { cancel(fmt.Errorf("SIP: %w", err)) })
 	rooms.add(t.sip.Close)
-	n.mesh.Handle(sipProtocol, func(s mesh.Stream) { t.sip.ServePeer(s, site.NodeID(s.Peer())) })
+	n.mesh.Handle(sipProtocol, func(s mesh.Stream) {
+		n.reach.Note(site.NodeID(s.Peer()), nil) // it comes over a connection that carries ours, too
+		t.sip.ServePeer(s, site.NodeID(s.Peer()))
+	})
 	n.mesh.Handle(pairProtocol, func(s mesh.Stream) {
 		x, ok := n.state.Node(site.NodeID(s.Peer()))
 		if !ok || x.Site != n.member.Site {
@@ -195,26 +202,30 @@ func (c call) Hangup(ctx context.Context, cause site.Cause) error {
 	return c.c.Hangup(ctx, cause)
 }
 
-// sharePair tells our bindings to the other node of the site, when there is one.
+// sharePair tells our bindings to the other node of the site, while there is one.
 func (n *Node) sharePair() {
-	if n.pair == nil {
-		return
-	}
-	var other site.NodeID
-	for _, x := range n.state.Nodes(n.member.Site) {
-		if x.ID != n.id.Node() {
-			other = x.ID
-		}
-	}
 	n.pairMu.Lock()
 	defer n.pairMu.Unlock()
-	if other == n.pairNode || other.IsZero() {
+	if n.pair == nil {
+		return // phones are not served yet
+	}
+	var other site.NodeID
+	for _, g := range n.book.Members(n.member.Site) {
+		if id := g.Node(); id != n.id.Node() {
+			other = id
+		}
+	}
+	if other == n.pairNode {
 		return
 	}
 	n.pairNode = other
+	if other.IsZero() {
+		n.pair.Share(nil)
+		return
+	}
 	n.pair.Share(func(ctx context.Context) (net.Conn, error) {
 		c, err := n.mesh.OpenStream(ctx, mesh.PeerID(other), pairProtocol)
-		n.reach.Note(other, err)
+		n.tried(ctx, other, err)
 		return c, err
 	})
 }

@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"slices"
 	"sync"
 	"time"
@@ -48,6 +49,7 @@ type Table struct {
 	mu    sync.RWMutex
 	byKey map[string]*entry
 	byAOR map[site.AOR]map[string]*entry
+	from  map[netip.Addr]int // bindings by source address
 
 	feed *feed // to the other node, nil alone
 	// expiry wakes when the next of our own bindings runs out.
@@ -64,7 +66,7 @@ type entry struct {
 // Open reads the bindings on disk. They are tried for one maximum expiry: the
 // phones behind them had no reason to notice a restart.
 func Open(cfg Config) (*Table, error) {
-	t := &Table{cfg: cfg, byKey: map[string]*entry{}, byAOR: map[site.AOR]map[string]*entry{}}
+	t := &Table{cfg: cfg, byKey: map[string]*entry{}, byAOR: map[site.AOR]map[string]*entry{}, from: map[netip.Addr]int{}}
 	until := cfg.Now().Add(cfg.MaxExpiry)
 	err := cfg.Disk.Scan(func(key string, value []byte) error {
 		var b site.Binding
@@ -97,6 +99,7 @@ func (t *Table) put(b site.Binding, mono time.Time) {
 		t.byAOR[b.AOR] = m
 	}
 	m[key] = e
+	t.from[b.Source.Addr()]++
 }
 
 func (t *Table) drop(key string) (site.Binding, bool) {
@@ -105,6 +108,11 @@ func (t *Table) drop(key string) (site.Binding, bool) {
 		return site.Binding{}, false
 	}
 	delete(t.byKey, key)
+	if ip := e.b.Source.Addr(); t.from[ip] > 1 {
+		t.from[ip]--
+	} else {
+		delete(t.from, ip)
+	}
 	m := t.byAOR[e.b.AOR]
 	delete(m, key)
 	if len(m) == 0 {
@@ -130,6 +138,14 @@ func (t *Table) Bindings(aor site.AOR) []site.Binding {
 	return out
 }
 
+// Knows says whether a phone is registered from an address: whoever limits what
+// strangers may send asks it.
+func (t *Table) Knows(ip netip.Addr) bool {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return t.from[ip] > 0
+}
+
 // Phones counts the bindings of the site.
 func (t *Table) Phones() int {
 	t.mu.RLock()
@@ -150,7 +166,7 @@ func (t *Table) Bind(ctx context.Context, b site.Binding) error {
 	t.mu.Lock()
 	old := t.byKey[key]
 	if old != nil && same(old.b, b) {
-		old.b, old.mono = b, b.Expires
+		old.b, old.mono = b, b.Expires // the source is the same, too
 		t.sooner(b.Expires)
 		t.mu.Unlock()
 		return nil

@@ -9,6 +9,8 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
+	"sync/atomic"
 	"time"
 
 	"carrierclass.net/ccnode/internal/site"
@@ -33,6 +35,7 @@ type Config struct {
 
 	View        route.View // answers as of now
 	Location    sipcore.LocationService
+	Known       func(netip.Addr) bool // addresses phones are registered from, at either node; nil: none
 	Credentials sipcore.Credentials
 	NonceKey    [32]byte      // the same at both nodes of a pair
 	NonceShared time.Duration // how long a nonce of the other node is taken here
@@ -63,6 +66,8 @@ type Stack struct {
 	calls *b2bua.Server
 	subs  *subscribe.Server
 
+	urgent atomic.Pointer[urgent]
+
 	stop context.CancelFunc
 	done chan error
 }
@@ -75,7 +80,7 @@ func New(cfg Config) (*Stack, error) {
 		listen = append(listen, edge.Listen{Transport: site.UDP, Addr: a}, edge.Listen{Transport: site.TCP, Addr: a})
 	}
 	var err error
-	c.edge, err = edge.New(edge.Config{Listen: listen, Node: cfg.Node, Peers: cfg.Peers, Logger: cfg.Log.With("room", "edge"), Now: cfg.Now, Rand: cfg.Rand})
+	c.edge, err = edge.New(edge.Config{Listen: listen, Node: cfg.Node, Peers: cfg.Peers, Limits: edge.Limits{Known: cfg.Known, Emergency: c.emergency}, Logger: cfg.Log.With("room", "edge"), Now: cfg.Now, Rand: cfg.Rand})
 	if err != nil {
 		return nil, err
 	}
@@ -111,6 +116,31 @@ func New(cfg Config) (*Stack, error) {
 	c.subs.Use(c.core.Layer())
 	c.core.Use(subscriptions{c.subs})
 	return c, nil
+}
+
+// emergency says whether a message that is over the limits goes to one of the
+// site's emergency numbers, dialled with the digit for an outside line or
+// without. It is asked in a flood, so the numbers are looked up now and then.
+func (c *Stack) emergency(raw []byte) bool {
+	e := c.urgent.Load()
+	if now := c.cfg.Now(); e == nil || now.Sub(e.at) > 10*time.Second {
+		own := c.cfg.View.Own()
+		numbers := slices.Clone(own.Emergency)
+		for _, n := range own.Emergency {
+			if own.Outside != "" {
+				numbers = append(numbers, own.Outside+n)
+			}
+		}
+		e = &urgent{now, edge.EmergencyNumbers(numbers...)}
+		c.urgent.Store(e)
+	}
+	return e.is(raw)
+}
+
+// urgent is how emergency calls are known, as of some moment.
+type urgent struct {
+	at time.Time
+	is func(raw []byte) bool
 }
 
 // Serve starts reading; failed is called if that ends by itself.
