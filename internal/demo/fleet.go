@@ -22,6 +22,7 @@ import (
 	"carrierclass.net/ccnode/internal/api"
 	"carrierclass.net/ccnode/internal/config"
 	"carrierclass.net/ccnode/internal/demo/wanrelay"
+	"carrierclass.net/ccnode/mesh/mdns"
 )
 
 const (
@@ -38,6 +39,7 @@ type box struct {
 	name    string // "A-a"
 	site    string // code
 	data    string
+	lan     bool // speaks multicast DNS, on loopback
 	inside  netip.Addr
 	outside netip.Addr
 	client  *api.Client
@@ -82,6 +84,7 @@ func newFleet(program, dir string) (*fleet, error) {
 	}{{"A-a", "0001", 1, 1}, {"A-b", "0001", 1, 2}, {"B", "0002", 2, 1}, {"C", "0003", 3, 1}} {
 		b := &box{name: x.name, site: x.site, data: filepath.Join(dir, x.name),
 			inside: netip.AddrFrom4([4]byte{127, 1, x.s, x.n}), outside: netip.AddrFrom4([4]byte{127, 200, x.s, x.n})}
+		b.lan = x.s == 1 && mdns.Available([]netip.Addr{b.inside})
 		c, err := api.NewClient("unix:"+config.Socket(b.data), "", nil)
 		if err != nil {
 			return nil, err
@@ -117,7 +120,10 @@ func (f *fleet) start(ctx context.Context, b *box, args ...string) error {
 		return err
 	}
 	args = append([]string{"up", "--data", b.data, "--listen", b.inside.String(), "--api-listen", "off", "--advertise", b.outside.String(), "--advertise-only",
-		"--no-mdns", "--media-ports", fmt.Sprintf("%d-%d", firstMedia, lastMedia), "--name", b.name}, args...)
+		"--media-ports", fmt.Sprintf("%d-%d", firstMedia, lastMedia), "--name", b.name}, args...)
+	if !b.lan {
+		args = append(args, "--no-mdns")
+	}
 	b.cmd = exec.Command(f.program, args...)
 	b.cmd.Stdout, b.cmd.Stderr = b, b
 	b.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // an interrupt is ours to pass on

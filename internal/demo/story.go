@@ -21,6 +21,12 @@ func (s *story) founding(ctx context.Context) error {
 	}
 	s.say("A-a founded the fleet shops.example")
 	for _, x := range []struct{ name, code, label string }{{"A-b", "", ""}, {"B", "0002", "Shop B"}, {"C", "0003", "Shop C"}} {
+		if b := s.f.box(x.name); b.lan {
+			if err := s.neighbour(ctx, a, b); err != nil {
+				return err
+			}
+			continue
+		}
 		inv, err := send[api.Invite](ctx, a, "POST", "/invites", api.NewInvite{Site: x.code, SiteName: x.label})
 		if err != nil {
 			return err
@@ -46,6 +52,34 @@ func (s *story) founding(ctx context.Context) error {
 	}
 	err := until(ctx, func() error { return s.f.settled(ctx) })
 	s.show("four boxes hold the same fleet", err, "")
+	return err
+}
+
+// neighbour lets a box join the one that it hears on the LAN.
+func (s *story) neighbour(ctx context.Context, member, b *box) error {
+	joined := make(chan error, 1)
+	go func() { joined <- s.f.start(ctx, b, "--join", "lan") }()
+	var p []api.Pending
+	err := until(ctx, func() (err error) {
+		p, err = get[[]api.Pending](ctx, member, "/pending")
+		if err == nil && len(p) != 1 {
+			err = fmt.Errorf("%d boxes want to join", len(p))
+		}
+		return err
+	})
+	if err == nil && !strings.Contains(b.said(), "code "+p[0].Code) {
+		err = fmt.Errorf("the boxes do not show the same code: here %s, there %q", p[0].Code, tail(b.said(), 2))
+	}
+	if err == nil {
+		_, err = send[api.NodeStatus](ctx, member, "POST", "/pending/approve", api.Approval{Code: p[0].Code})
+	}
+	if e := <-joined; err == nil || e != nil && ctx.Err() == nil {
+		err = e
+	}
+	s.show("a neighbour on the LAN joins by a code that a person compares", err, "")
+	if err == nil {
+		s.say("%s found a neighbour on the LAN (multicast DNS); both showed %s, and a person approved", b.name, p[0].Code)
+	}
 	return err
 }
 

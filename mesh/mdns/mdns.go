@@ -16,6 +16,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -88,14 +89,16 @@ func (a *Announcer) Close() {
 
 func clip(s string, n int) string { return s[:min(len(s), n)] }
 
-// interfaces that can do multicast and have one of the addresses.
+// interfaces that can do multicast and have one of the addresses. Loopback can,
+// though it does not say so: boxes of one machine hear each other.
 func interfaces(addrs []netip.Addr) (out []net.Interface) {
 	all, err := net.Interfaces()
 	if err != nil {
 		return nil
 	}
 	for _, i := range all {
-		if i.Flags&net.FlagUp == 0 || i.Flags&net.FlagMulticast == 0 {
+		loopback := i.Flags&net.FlagLoopback != 0
+		if i.Flags&net.FlagUp == 0 || i.Flags&net.FlagMulticast == 0 && !loopback {
 			continue
 		}
 		has, _ := i.Addrs()
@@ -105,10 +108,9 @@ func interfaces(addrs []netip.Addr) (out []net.Interface) {
 				continue
 			}
 			ip, _ := netip.AddrFromSlice(n.IP)
-			for _, a := range addrs {
-				if a == ip.Unmap() {
-					out = append(out, i)
-				}
+			if slices.ContainsFunc(addrs, func(a netip.Addr) bool { return a == ip.Unmap() || loopback && a.IsLoopback() && a.Is4() }) {
+				out = append(out, i)
+				break
 			}
 		}
 	}

@@ -38,7 +38,7 @@ var doors = map[string][]string{
 	"internal/replica":       {"internal/site", "internal/disk", "internal/blob", "crdt", "mesh"},
 	"internal/api":           {"internal/site"},
 	"internal/node":          {"internal", "crdt", "sipcore", "features", "mesh"},
-	"internal/demo":          {"internal", "sipcore/phonetest", "features/media"},
+	"internal/demo":          {"internal", "mesh/mdns", "sipcore/phonetest", "features/media"},
 	"cmd/ccnode":             {"internal", "mesh"},
 	"image":                  {"image"},
 	"test":                   {"test", "internal", "crdt", "sipcore", "features", "mesh"},
