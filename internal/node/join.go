@@ -348,21 +348,21 @@ func (n *Node) nonce() ([]byte, error) {
 // joinLAN looks for members on the LAN, knocks, and shows six digits until a
 // person approves there.
 func (n *Node) joinLAN(ctx context.Context) error {
-	if !mdns.Available(n.cfg.Listen) {
-		return errors.New("join: this box has no LAN with multicast; plug it in, or join with a token: ccnode up --join TOKEN")
-	}
 	n.opt.Tell("looking for a member on the LAN …")
 	n.web.doing("looking for a member on the LAN")
 	for {
 		bctx, found := context.WithCancel(ctx)
 		var who mdns.Info
-		err := mdns.Browse(bctx, n.cfg.Listen, func(i mdns.Info) {
+		err := n.browse(bctx, n.cfg.Listen, func(i mdns.Info) {
 			if who.Node == "" {
 				who = i
 				found()
 			}
 		})
 		found()
+		if errors.Is(err, mdns.ErrNoLAN) {
+			return errors.New("join: this box has no LAN with multicast; plug it in, or join with a token: ccnode up --join TOKEN")
+		}
 		if err != nil {
 			return fmt.Errorf("join: %w", err)
 		}

@@ -77,6 +77,7 @@ type Node struct {
 	web      *web
 
 	announce mdns.Announcer
+	browse   func(context.Context, []netip.Addr, func(mdns.Info)) error // looks for members on the LAN
 	wg       sync.WaitGroup
 
 	pairMu   sync.Mutex
@@ -87,7 +88,9 @@ type Node struct {
 
 // Run starts the node and serves until ctx ends. What it was told by a person
 // at founding or joining is printed through Options.Tell.
-func Run(ctx context.Context, opt Options) error {
+func Run(ctx context.Context, opt Options) error { return newNode(opt).serve(ctx) }
+
+func newNode(opt Options) *Node {
 	if opt.Now == nil {
 		opt.Now = time.Now
 	}
@@ -96,6 +99,11 @@ func Run(ctx context.Context, opt Options) error {
 	}
 	n := &Node{opt: opt, cfg: opt.Config, log: opt.Log, now: opt.Now, rand: &lockedReader{r: opt.Rand}, start: opt.Now(), bytesAt: opt.Now()}
 	n.reach = newReach(n.now)
+	n.browse = mdns.Browse
+	return n
+}
+
+func (n *Node) serve(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	return advise(n.run(ctx, cancel), n.cfg.Data)
