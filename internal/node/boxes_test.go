@@ -3,6 +3,7 @@ package node
 import (
 	"bytes"
 	"context"
+	crand "crypto/rand"
 	"log/slog"
 	"math/rand/v2"
 	"net"
@@ -17,6 +18,8 @@ import (
 
 	"carrierclass.net/ccnode/internal/api"
 	"carrierclass.net/ccnode/internal/config"
+	"carrierclass.net/ccnode/internal/site"
+	"carrierclass.net/ccnode/internal/trust"
 	"carrierclass.net/ccnode/mesh"
 	"carrierclass.net/ccnode/mesh/mdns"
 	"carrierclass.net/ccnode/mesh/p2p"
@@ -95,6 +98,27 @@ func freePort(t *testing.T, ip netip.Addr) int {
 	}
 	defer l.Close()
 	return l.Addr().(*net.TCPAddr).Port
+}
+
+// is gives the box, before its first start, a key whose id is as wanted.
+func (b *box) is(wanted func(site.NodeID) bool) {
+	b.t.Helper()
+	for {
+		id, err := trust.NewIdentity(crand.Reader)
+		if err != nil {
+			b.t.Fatal(err)
+		}
+		if !wanted(id.Node()) {
+			continue
+		}
+		if err := os.MkdirAll(b.cfg.Data, 0o700); err != nil {
+			b.t.Fatal(err)
+		}
+		if err := writeFile(filepath.Join(b.cfg.Data, keyFile), id.Seed()); err != nil {
+			b.t.Fatal(err)
+		}
+		return
+	}
 }
 
 // start runs the node as "ccnode up" does, and does not wait for it.

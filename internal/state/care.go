@@ -81,11 +81,16 @@ func (s *State) care(ctx context.Context, all bool) {
 	}
 }
 
-// first says whether this node is the first of its site's members by id.
+// first says whether this node is the first by id of those members of its site
+// that can open the site's secrets: a newcomer waits for their care itself.
 func (s *State) first() bool {
 	for _, g := range s.cfg.Book.Members(s.cfg.Site) {
-		id := g.Node()
-		return id == s.node
+		switch id := g.Node(); {
+		case id == s.node:
+			return true
+		case len(s.HeldBy(id)) > 0:
+			return false
+		}
 	}
 	return true
 }
