@@ -113,7 +113,12 @@ type Server struct {
 	empty    chan struct{} // closed when draining and no call is left
 	running  int           // goroutines
 	idle     *sync.Cond    // of mu: running is 0
+	strays   int           // answers that nobody wanted, being ended
 }
+
+// maxStrays bounds the answers that are ended at once: each costs requests for
+// 32 s towards whoever sent it, or whose address was forged.
+const maxStrays = 32
 
 // dialog names a dialog at this end; tags of ours are unguessable, so the
 // other end's is compared, not looked up.
@@ -201,7 +206,9 @@ func (s *Server) register(l *Leg) {
 func (s *Server) forget(l *Leg) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.legs, dialog{l.callID, l.localTag})
+	if k := (dialog{l.callID, l.localTag}); s.legs[k] == l { // not when l was only there to end a second answer
+		delete(s.legs, k)
+	}
 }
 
 func (s *Server) find(callID, localTag string) *Leg {
@@ -367,6 +374,15 @@ func (s *Server) Stray(res *sip.Response, f *edge.Flow) {
 
 // dismiss acknowledges and ends a dialog that nobody wants.
 func (s *Server) dismiss(res *sip.Response, d edge.Dest) {
+	s.mu.Lock()
+	full := s.strays >= maxStrays
+	if !full {
+		s.strays++
+	}
+	s.mu.Unlock()
+	if full {
+		return
+	}
 	l := &Leg{srv: s, call: &Call{srv: s}, callID: res.CallID().Value(), state: confirmed, dest: d}
 	l.localTag, _ = res.From().Params.Get("tag")
 	l.remoteTag, _ = res.To().Params.Get("tag")
@@ -381,5 +397,20 @@ func (s *Server) dismiss(res *sip.Response, d edge.Dest) {
 	if err := s.layer.SendAck(context.Background(), ack, d); err != nil {
 		s.log.Debug("ACK not sent", "err", err)
 	}
-	l.bye(site.Elsewhere)
+	l.mu.Lock()
+	l.localSeq++
+	req := l.request(sip.BYE, l.localSeq)
+	l.mu.Unlock()
+	req.AppendHeader(sip.NewHeader("Reason", reason(site.Elsewhere)))
+	req.SetBody(nil)
+	tx := s.layer.Request(context.Background(), req, d)
+	s.spawn(func() {
+		select {
+		case <-tx.Done():
+		case <-s.done:
+		}
+		s.mu.Lock()
+		s.strays--
+		s.mu.Unlock()
+	})
 }

@@ -46,7 +46,7 @@ type Leg struct {
 
 	port sipcore.Port // media; set before the leg is used, closed by the call
 
-	mu        sync.Mutex // guards what follows; no other lock is taken under it
+	mu        sync.Mutex // guards what follows; only Server.mu is taken under it
 	state     legState
 	remoteTag string
 	target    sip.Uri   // Contact of the other end
@@ -230,12 +230,17 @@ func (l *Leg) bye(c site.Cause) {
 		l.closing = true
 		l.mu.Unlock()
 		l.srv.spawn(func() { // ends with the ACK, with the last repetition, or with the server
+			closing := false
 			select {
 			case <-u.ack:
 			case <-l.srv.done:
+				closing = true
 			}
 			l.mu.Lock()
 			l.closing = false
+			if closing && l.state != ended { // nobody will be here for the ACK
+				l.forgive()
+			}
 			l.mu.Unlock()
 			l.bye(c)
 		})
@@ -254,12 +259,17 @@ func (l *Leg) bye(c site.Cause) {
 func (l *Leg) over() {
 	l.state = ended
 	l.session.stop()
+	l.forgive()
+	l.srv.forget(l)
+}
+
+// forgive waits for no ACK any more. l.mu is held.
+func (l *Leg) forgive() {
 	for _, u := range l.unacked {
 		u.timer.Stop()
 		close(u.ack)
 	}
 	l.unacked = nil
-	l.srv.forget(l)
 }
 
 // gone is over for a dialog that the other end has ended, or that never was.

@@ -172,10 +172,10 @@ func (c *Call) try(id int, o outgoing, h *halt, tell func(event) bool) {
 					return
 				}
 				l.mu.Lock()
-				s, d := c.srv, l.dest
+				s, d, tag, heard := c.srv, l.dest, l.remoteTag, l.heard
 				l.mu.Unlock()
-				s.spawn(func() { s.others(tx, d) })
-				if halted == nil || !tell(event{from: id, leg: l, res: res, sdp: l.heard, answer: true}) {
+				s.spawn(func() { s.others(tx, d, tag) })
+				if halted == nil || !tell(event{from: id, leg: l, res: res, sdp: heard, answer: true}) {
 					l.bye(site.Elsewhere)
 					l.close()
 				}
@@ -192,16 +192,17 @@ func (c *Call) try(id int, o outgoing, h *halt, tell func(event) bool) {
 	}
 }
 
-// others ends what further phones behind one INVITE answer after the first
-// (RFC 3261 §13.2.2.4). It returns when no response can come any more.
-func (s *Server) others(tx *transaction.ClientTx, d edge.Dest) {
+// others ends what further phones behind one INVITE answer after the first,
+// which has the To tag first (RFC 3261 §13.2.2.4). It returns when no response
+// can come any more.
+func (s *Server) others(tx *transaction.ClientTx, d edge.Dest, first string) {
 	for {
 		select {
 		case res, ok := <-tx.Responses():
 			if !ok {
 				return
 			}
-			if res.IsSuccess() {
+			if tag, _ := res.To().Params.Get("tag"); res.IsSuccess() && tag != first { // the same one doubled is no other
 				s.dismiss(res, d)
 			}
 		case <-s.done:
