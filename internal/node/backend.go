@@ -111,7 +111,7 @@ func (b *backend) Status(context.Context) api.Status {
 		out.Scopes = append(out.Scopes, api.ScopeStatus{Scope: label, Changes: s.Changes, Fingerprint: s.Fingerprint.String(), Complete: s.Holds})
 	}
 	for _, ref := range n.blobs.List() {
-		if len(n.fetch.Acked(ref)) == 0 && out.Fleet.Nodes > 1 {
+		if len(n.fetch.Acked(ref)) == 0 {
 			out.Only.Blobs++
 			if size, err := n.blobs.Size(ref); err == nil {
 				out.Only.Bytes += size

@@ -155,7 +155,7 @@ func (b *Blobs) Fetch(ref site.BlobRef, from []Peer) {
 	b.Poke()
 }
 
-// Acked lists the peers that said they hold a recording of ours. Whoever wrote
+// Acked lists the peers that hold a recording, as they said or showed. Whoever wrote
 // the entry that names it may let go of it once the entry's home is among them.
 func (b *Blobs) Acked(ref site.BlobRef) (by []Peer) {
 	err := b.bucket.ScanPrefix(string(ref[:]), func(key string, _ []byte) error {
@@ -335,6 +335,9 @@ func (b *Blobs) event(ctx context.Context, wg *sync.WaitGroup, ev blobEvent) {
 	now := b.cfg.Now()
 	if ev.end != nil {
 		b.ended(ev.end, ev.err, now)
+		if ref, from := ev.end.ref, ev.end.peer; ev.err == nil {
+			wg.Go(func() { b.heldBy(ctx, ref, from) })
+		}
 		return
 	}
 	switch ev.kind {
@@ -387,16 +390,21 @@ func (b *Blobs) event(ctx context.Context, wg *sync.WaitGroup, ev blobEvent) {
 		if cbor.Unmarshal(body, &r) == nil && len(r.Ref) == 32 && b.cfg.Store.Has(site.BlobRef(r.Ref)) {
 			ref := site.BlobRef(r.Ref)
 			wg.Go(func() {
-				if err := b.bucket.Put(ctx, string(ref[:])+string(ev.peer[:]), []byte{1}); err != nil {
-					b.cfg.Log.Error("An acknowledgement of a recording was not kept", "blob", ref, "err", err)
-					return
-				}
-				if b.cfg.Acknowledged != nil {
+				if b.heldBy(ctx, ref, ev.peer) && b.cfg.Acknowledged != nil {
 					b.cfg.Acknowledged(ref, ev.peer)
 				}
 			})
 		}
 	}
+}
+
+// heldBy keeps that a peer holds a recording: it said so, or handed it out.
+func (b *Blobs) heldBy(ctx context.Context, ref site.BlobRef, p Peer) bool {
+	if err := b.bucket.Put(ctx, string(ref[:])+string(p[:]), []byte{1}); err != nil {
+		b.cfg.Log.Error("Who holds a recording was not kept", "blob", ref, "err", err)
+		return false
+	}
+	return true
 }
 
 var errLacks = errors.New("the holder does not have it")

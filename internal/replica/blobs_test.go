@@ -136,6 +136,9 @@ func TestRecordingsFollowTheirEntriesAndAreAcknowledged(t *testing.T) {
 		if by := a.blobs[0].Acked(ref); len(by) != 1 || by[0] != f.nodes[1].id {
 			t.Fatalf("acknowledged by %x", by)
 		}
+		if by := a.blobs[1].Acked(ref); len(by) != 1 || by[0] != f.nodes[0].id {
+			t.Errorf("held elsewhere, as the fetcher knows: %v", by)
+		}
 		time.Sleep(time.Minute)
 		before := f.bytes()
 		time.Sleep(24 * time.Hour)
