@@ -107,6 +107,7 @@ func (c *Call) askSite(id int, f *fork, b route.Branch, to route.Entry, v vector
 				open--
 				if a.node == live {
 					live = -1
+					budget.Reset(b.Budget)
 				}
 				if live >= 0 {
 					continue

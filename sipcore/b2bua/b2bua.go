@@ -383,7 +383,7 @@ func (s *Server) dismiss(res *sip.Response, d edge.Dest) {
 	if full {
 		return
 	}
-	l := &Leg{srv: s, call: &Call{srv: s}, callID: res.CallID().Value(), state: confirmed, dest: d}
+	l := &Leg{srv: s, call: &Call{srv: s}, callID: res.CallID().Value(), state: confirmed, dest: d, nat: true}
 	l.localTag, _ = res.From().Params.Get("tag")
 	l.remoteTag, _ = res.To().Params.Get("tag")
 	l.local, l.remote = *res.From().Address.Clone(), *res.To().Address.Clone()

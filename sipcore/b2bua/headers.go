@@ -1,6 +1,10 @@
 package b2bua
 
 import (
+	"bytes"
+	"io"
+	"mime"
+	"mime/multipart"
 	"net/url"
 	"strconv"
 	"strings"
@@ -20,7 +24,7 @@ func init() {
 	for _, h := range strings.Fields(`Via From To Call-ID CSeq Contact Route Record-Route Max-Forwards Content-Length
 		Authorization Proxy-Authorization WWW-Authenticate Proxy-Authenticate Authentication-Info Proxy-Authentication-Info
 		Session-Expires Min-SE Supported Unsupported Require Proxy-Require Allow Allow-Events Accept
-		P-Charging-Vector P-Asserted-Identity P-Preferred-Identity P-Served-User P-Access-Network-Info Path Service-Route
+		P-Charging-Vector Remote-Party-ID P-Asserted-Identity P-Preferred-Identity P-Served-User P-Access-Network-Info Path Service-Route
 		User-Agent Server RSeq RAck Replaces Join Timestamp Date Expires Event Subscription-State Refer-To Referred-By
 		Security-Client Security-Server Security-Verify Reason Retry-After Identity MIME-Version Target-Dialog
 		Content-Type Content-Encoding Content-Disposition`) {
@@ -61,19 +65,48 @@ func setSDP(msg sip.Message, sdp []byte) {
 	msg.SetBody(sdp)
 }
 
-// sdpOf returns the session description of msg, nil if it has no body; ok is
-// false if the body is something else.
+// sdpOf returns the session description of msg, nil if it has no body, or
+// several and none of them is one (RFC 5621 §3.1); ok is false if the body is
+// something else.
 func sdpOf(msg sip.Message) (sdp []byte, ok bool) {
 	b := msg.Body()
 	if len(b) == 0 {
 		return nil, true
 	}
-	t, _, _ := strings.Cut(message.Get(msg.(interface{ Headers() []sip.Header }), "Content-Type"), ";")
+	all := message.Get(msg.(interface{ Headers() []sip.Header }), "Content-Type")
+	t, _, _ := strings.Cut(all, ";")
+	if t := strings.TrimSpace(t); len(t) > 10 && strings.EqualFold(t[:10], "multipart/") {
+		return sdpAmong(b, all)
+	}
 	if !strings.EqualFold(strings.TrimSpace(t), "application/sdp") {
 		return nil, false
 	}
 	return b, true
 }
+
+// sdpAmong returns the first session description of a multipart body.
+func sdpAmong(b []byte, contentType string) (sdp []byte, ok bool) {
+	_, params, err := mime.ParseMediaType(contentType)
+	if err != nil || params["boundary"] == "" {
+		return nil, false
+	}
+	parts := multipart.NewReader(bytes.NewReader(b), params["boundary"])
+	for range maxParts {
+		part, err := parts.NextPart()
+		if err != nil {
+			return nil, err == io.EOF
+		}
+		t, _, _ := strings.Cut(part.Header.Get("Content-Type"), ";")
+		if strings.EqualFold(strings.TrimSpace(t), "application/sdp") {
+			sdp, err := io.ReadAll(part)
+			return sdp, err == nil && len(sdp) > 0
+		}
+	}
+	return nil, false
+}
+
+// maxParts is how many bodies of one message are looked at.
+const maxParts = 16
 
 const (
 	allow     = "INVITE, ACK, BYE, CANCEL, OPTIONS, UPDATE, INFO, MESSAGE"

@@ -34,6 +34,10 @@ func (l *Leg) serve(tx *transaction.ServerTx) {
 	case sip.BYE:
 		tx.Respond(tx.Response(200, ""))
 		l.gone()
+		if state == early { // RFC 3261 §15.1.2: the INVITE gets 487
+			l.call.end(site.Cancelled)
+			return
+		}
 		l.call.end(endedBy(req))
 	case sip.INVITE, sip.UPDATE:
 		if state != confirmed {

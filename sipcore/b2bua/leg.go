@@ -114,15 +114,17 @@ func (l *Leg) destination() edge.Dest {
 	if !l.peer.IsZero() {
 		return edge.Dest{Peer: l.peer}
 	}
-	if l.flow == nil {
-		return l.dest
-	}
-	if l.flow.Transport != site.UDP || l.nat {
-		return l.flow.Dest()
-	}
 	hop := l.target
 	if len(l.routes) > 0 {
 		hop = l.routes[0]
+	}
+	switch {
+	case l.flow == nil && l.nat:
+		return l.dest
+	case l.flow == nil:
+		return destOf(hop, l.dest, l.dest.Local)
+	case l.flow.Transport != site.UDP || l.nat:
+		return l.flow.Dest()
 	}
 	return destOf(hop, l.flow.Dest(), l.flow.Local)
 }

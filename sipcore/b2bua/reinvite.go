@@ -2,7 +2,9 @@ package b2bua
 
 import (
 	"bytes"
+	"cmp"
 	"context"
+	"errors"
 	"time"
 
 	"github.com/emiago/sipgo/sip"
@@ -11,16 +13,27 @@ import (
 	"carrierclass.net/ccnode/sipcore/transaction"
 )
 
+// errGlare says that another change of the session is under way in the dialog
+// (RFC 3261 §14.1).
+var errGlare = errors.New("another change of the session is under way")
+
 // reinvite sends INVITE or UPDATE in the dialog and returns the final
-// response; a 2xx to an INVITE has been acknowledged. more may add headers.
+// response; a 2xx to an INVITE has been acknowledged. Each one refreshes the
+// session (RFC 4028 §7.1: one that did not would end the timer). more may add
+// headers.
 func (l *Leg) reinvite(ctx context.Context, method sip.RequestMethod, sdp []byte, more func(*sip.Request)) (*sip.Response, error) {
 	l.mu.Lock()
 	if l.state != confirmed {
 		l.mu.Unlock()
 		return nil, ErrOver
 	}
+	if l.inviting || l.invited {
+		l.mu.Unlock()
+		return nil, errGlare
+	}
 	l.localSeq++
 	req, d := l.request(method, l.localSeq), l.dest
+	interval := l.session.interval
 	at := l.contact(d)
 	if method == sip.INVITE {
 		l.inviting = true
@@ -31,6 +44,7 @@ func (l *Leg) reinvite(ctx context.Context, method sip.RequestMethod, sdp []byte
 	}
 	req.AppendHeader(at)
 	about(req)
+	propose(req, cmp.Or(interval, sessionExpires))
 	if more != nil {
 		more(req)
 	}
@@ -45,6 +59,7 @@ func (l *Leg) reinvite(ctx context.Context, method sip.RequestMethod, sdp []byte
 		if res.IsSuccess() {
 			l.mu.Lock()
 			l.learn(res, false)
+			l.agreed(res)
 			if sdp != nil {
 				l.said = sdp
 			}
@@ -82,7 +97,13 @@ func (l *Leg) serveReinvite(tx *transaction.ServerTx) {
 	}
 	heard, said := l.heard, l.said
 	l.mu.Unlock()
-	release := func() { l.mu.Lock(); l.invited = false; l.mu.Unlock() }
+	release := func() {
+		if invite {
+			l.mu.Lock()
+			l.invited = false
+			l.mu.Unlock()
+		}
+	}
 	switch {
 	case busy: // glare
 		refuse(491)
@@ -136,7 +157,6 @@ func (l *Leg) accept(tx *transaction.ServerTx, sdp, answer []byte, from *sip.Res
 	res := tx.Response(200, "")
 	l.mu.Lock()
 	if l.state != confirmed || l.closing {
-		l.invited = false
 		l.mu.Unlock()
 		tx.Respond(tx.Response(481, ""))
 		return
@@ -158,7 +178,9 @@ func (l *Leg) accept(tx *transaction.ServerTx, sdp, answer []byte, from *sip.Res
 	var u *unacked
 	var err error
 	if req.Method == sip.INVITE {
-		u, err = l.answer(tx, res)
+		if u, err = l.answer(tx, res); err != nil {
+			l.invited = false // no ACK will come
+		}
 	} else {
 		err = tx.Respond(res)
 	}
@@ -269,6 +291,10 @@ func (l *Leg) pass(tx *transaction.ServerTx, other *Leg, sdp []byte, req *sip.Re
 		})
 	}
 	res, err := other.reinvite(ctx, sip.INVITE, offer, func(r *sip.Request) { copyHeaders(r, req) })
+	if errors.Is(err, errGlare) {
+		l.restore(other)
+		return nil, tx.Response(491, ""), site.Busy
+	}
 	if err != nil {
 		l.restore(other)
 		return nil, nil, err

@@ -156,6 +156,9 @@ func (c *Call) join(e event) (site.Cause, bool) {
 		err = c.pickUp(c.ctx, e.res, e.sdp, by)
 	}
 	if err != nil {
+		c.mu.Lock()
+		c.partner = nil
+		c.mu.Unlock()
 		if c.ctx.Err() == nil {
 			c.srv.log.Warn("An answered call could not be joined", "call", c.chain, "err", err)
 		}
@@ -234,6 +237,9 @@ func (c *Call) ringPhone(id int, f *fork, flows []site.Binding, to route.Entry) 
 	}
 	last := event{from: id, final: true, lost: true, cause: site.Offline}
 	for _, b := range flows {
+		if f.halt.stopped() {
+			return
+		}
 		o, err := c.srv.reach(b)
 		if err != nil {
 			c.srv.log.Debug("A phone cannot be reached", "call", c.chain, "contact", b.Contact, "err", err)

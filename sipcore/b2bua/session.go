@@ -1,7 +1,9 @@
 package b2bua
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"strconv"
 	"strings"
 	"time"
@@ -135,18 +137,22 @@ func (l *Leg) due() {
 		return
 	}
 	l.mu.Unlock()
-	res, err := l.reinvite(context.Background(), method, said, func(req *sip.Request) { propose(req, d) })
+	res, err := l.reinvite(context.Background(), method, said, nil)
+	if err == nil && res.IsSuccess() && method == sip.INVITE {
+		l.refreshed(res)
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.state != confirmed {
 		return
 	}
 	switch {
+	case errors.Is(err, errGlare):
+		l.later(5 * time.Second)
 	case err != nil || res.StatusCode == 408 || res.StatusCode == 481:
 		l.srv.log.Info("Call ended: the other end is gone", "call", l.call.Chain(), "leg", l.remote.User, "err", err)
-		go l.call.end(site.MediaLost) // takes l.mu
-	case res.IsSuccess():
-		l.agreed(res)
+		l.srv.spawn(func() { l.call.end(site.MediaLost) }) // takes l.mu
+	case res.IsSuccess(): // settled by reinvite
 	case res.StatusCode == 491:
 		l.later(2100*time.Millisecond + time.Duration(l.srv.random(1)[0])*7*time.Millisecond)
 	case res.StatusCode == 422:
@@ -161,4 +167,27 @@ func (l *Leg) due() {
 	default:
 		l.watch(d, false)
 	}
+}
+
+// refreshed takes what the other end answered to a description it knew: it may
+// have moved.
+func (l *Leg) refreshed(res *sip.Response) {
+	sdp, ok := sdpOf(res)
+	l.mu.Lock()
+	same := !ok || sdp == nil || bytes.Equal(sdp, l.heard)
+	l.mu.Unlock()
+	if same {
+		return
+	}
+	err := l.port.SetRemote(sdp)
+	if err == nil {
+		_, err = l.offer(l.call.otherLeg(l)) // the port takes it for an offer; what it would say is what was said
+	}
+	if err != nil {
+		l.srv.log.Info("The answer to a refresh cannot be used", "call", l.call.Chain(), "leg", l.remote.User, "err", err)
+		return
+	}
+	l.mu.Lock()
+	l.heard = append([]byte(nil), sdp...)
+	l.mu.Unlock()
 }

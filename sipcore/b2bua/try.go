@@ -41,6 +41,15 @@ func (h *halt) stop(reason string) {
 	h.once.Do(func() { h.reason = reason; close(h.ch) })
 }
 
+func (h *halt) stopped() bool {
+	select {
+	case <-h.ch:
+		return true
+	default:
+		return false
+	}
+}
+
 // outgoing describes a leg to be made.
 type outgoing struct {
 	uri    sip.Uri

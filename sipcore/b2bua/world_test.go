@@ -55,6 +55,7 @@ type node struct {
 	site     route.Site
 	addr     netip.AddrPort
 	edge     *edge.Edge
+	socket   *lame
 	layer    *transaction.Layer
 	calls    *b2bua.Server
 	media    *anchor
@@ -115,7 +116,8 @@ func (w *world) node(code, letter, addr string, more ...func(*b2bua.Config)) *no
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	e.AddPacket(w.net.UDP(addr))
+	n.socket = &lame{PacketConn: w.net.UDP(addr)}
+	e.AddPacket(n.socket)
 	e.AddListener(w.net.TCP(addr), site.TCP)
 	n.edge = e
 	creds, err := digest.NewServer(digest.Config{Store: secrets{w}})
@@ -317,6 +319,8 @@ type anchor struct {
 	n     int
 	ports map[*port]bool
 	full  bool
+
+	jammed bool // the next Bridge fails
 }
 
 type port struct {
@@ -346,6 +350,10 @@ func (a *anchor) NewPort(sipcore.PortParams) (sipcore.Port, error) {
 func (a *anchor) Bridge(x, y sipcore.Port) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if a.jammed {
+		a.jammed = false
+		return errors.New("jammed")
+	}
 	x.(*port).bridged = y.(*port)
 	y.(*port).bridged = x.(*port)
 	return nil
