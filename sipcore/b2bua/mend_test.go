@@ -207,7 +207,6 @@ func TestByeBeforeTheAnswer(t *testing.T) {
 		w, n, ana, bob, _ := shop(t)
 		defer w.close()
 		tag := make(chan string, 1)
-		h := ana.callWith(func(h *half) { h.noAck = true }, "202", "v=0 ana")
 		w.net.Tap = func(_, to netip.AddrPort, b []byte) {
 			if to == ana.addr && strings.HasPrefix(string(b), "SIP/2.0 180") {
 				_, rest, _ := strings.Cut(string(b), ";tag=t")
@@ -219,6 +218,7 @@ func TestByeBeforeTheAnswer(t *testing.T) {
 				}
 			}
 		}
+		h := ana.callWith(func(h *half) { h.noAck = true }, "202", "v=0 ana")
 		tx := <-bob.in
 		tx.Respond(tx.Response(180, ""))
 		h.theirs = <-tag
