@@ -110,14 +110,16 @@ const maxParts = 16
 
 const (
 	allow     = "INVITE, ACK, BYE, CANCEL, OPTIONS, UPDATE, INFO, MESSAGE"
-	supported = "timer"
 	userAgent = "ccnode"
 )
+
+// Supported are the option-tags that requests of a call may require.
+var Supported = []string{"timer"}
 
 // about adds what every INVITE, re-INVITE and 2xx says of us.
 func about(msg sip.Message) {
 	msg.AppendHeader(sip.NewHeader("Allow", allow))
-	msg.AppendHeader(sip.NewHeader("Supported", supported))
+	msg.AppendHeader(sip.NewHeader("Supported", strings.Join(Supported, ", ")))
 }
 
 // A vector is what nodes tell each other of a call, in P-Charging-Vector

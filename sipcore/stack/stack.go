@@ -13,6 +13,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/emiago/sipgo/sip"
+
 	"carrierclass.net/ccnode/internal/site"
 	"carrierclass.net/ccnode/sipcore"
 	"carrierclass.net/ccnode/sipcore/b2bua"
@@ -80,7 +82,7 @@ func New(cfg Config) (*Stack, error) {
 		listen = append(listen, edge.Listen{Transport: site.UDP, Addr: a}, edge.Listen{Transport: site.TCP, Addr: a})
 	}
 	var err error
-	c.edge, err = edge.New(edge.Config{Listen: listen, Node: cfg.Node, Peers: cfg.Peers, Limits: edge.Limits{Known: cfg.Known, Emergency: c.emergency}, Logger: cfg.Log.With("room", "edge"), Now: cfg.Now, Rand: cfg.Rand})
+	c.edge, err = edge.New(edge.Config{Listen: listen, Node: cfg.Node, Peers: cfg.Peers, Supported: b2bua.Supported, Limits: edge.Limits{Known: cfg.Known, Emergency: c.emergency}, Logger: cfg.Log.With("room", "edge"), Now: cfg.Now, Rand: cfg.Rand})
 	if err != nil {
 		return nil, err
 	}
@@ -106,7 +108,7 @@ func New(cfg Config) (*Stack, error) {
 	if err != nil {
 		return nil, err
 	}
-	c.core = core.New(core.Config{Edge: c.edge, Registrar: reg, Calls: c.calls, Events: []string{mwi.Name}, Logger: cfg.Log.With("room", "transaction"), Now: cfg.Now, Rand: cfg.Rand})
+	c.core = core.New(core.Config{Edge: c.edge, Registrar: reg, Calls: c.calls, Events: []string{mwi.Name}, Emergency: c.emergencyCall, Logger: cfg.Log.With("room", "transaction"), Now: cfg.Now, Rand: cfg.Rand})
 	c.calls.Use(c.core.Layer())
 	c.subs, err = subscribe.New(subscribe.Config{Edge: c.edge, View: func() route.View { return cfg.View }, Digest: dg,
 		Packages: []subscribe.Package{mwi.New(cfg.Summaries)}, Logger: cfg.Log.With("room", "subscribe"), Now: cfg.Now, Rand: cfg.Rand})
@@ -135,6 +137,11 @@ func (c *Stack) emergency(raw []byte) bool {
 		c.urgent.Store(e)
 	}
 	return e.is(raw)
+}
+
+// emergencyCall is emergency for a request that has been read.
+func (c *Stack) emergencyCall(req *sip.Request) bool {
+	return req.Method == sip.INVITE && route.Urgent(c.cfg.View, core.URI(&req.Recipient))
 }
 
 // urgent is how emergency calls are known, as of some moment.

@@ -580,6 +580,10 @@ func TestFullHouse(t *testing.T) {
 		for range 25 {
 			txs = append(txs, a.l.Request(t.Context(), request(sip.OPTIONS, "10.0.0.2"), udp(b)))
 		}
+		// A phone that is told 503 leaves the node (RFC 3261 §21.5.4).
+		if got := fmt.Sprint(statuses(a.l.Request(t.Context(), request(sip.INVITE, "10.0.0.2"), udp(b)))); got != "[480]" {
+			t.Errorf("a call too many: %s", got)
+		}
 		urgent := request(sip.OPTIONS, "10.0.0.2")
 		urgent.Recipient.User = "112"
 		txs = append(txs, a.l.Request(t.Context(), urgent, udp(b)), other.l.Request(t.Context(), request(sip.OPTIONS, "10.0.0.2"), udp(b)))
@@ -593,7 +597,7 @@ func TestFullHouse(t *testing.T) {
 				t.Errorf("request %d: %v", i, s)
 			}
 		}
-		if count[200] != 22 || count[503] != 5 {
+		if count[200] != 22 || count[500] != 5 {
 			t.Errorf("got %v", count)
 		}
 		if got := fmt.Sprint(statuses(a.l.Request(t.Context(), request(sip.OPTIONS, "10.0.0.2"), udp(b)))); got != "[200]" {

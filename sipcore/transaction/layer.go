@@ -233,7 +233,7 @@ func (l *Layer) begin(k key, sh *shard, req *sip.Request, f *edge.Flow) {
 	})
 }
 
-// admit counts one more piece of work for the source of f, or answers 503.
+// admit counts one more piece of work for the source of f, or refuses it.
 func (l *Layer) admit(req *sip.Request, f *edge.Flow) bool {
 	ip := f.Remote.Addr()
 	total, perSource := l.cfg.Total, l.cfg.PerSource
@@ -249,9 +249,7 @@ func (l *Layer) admit(req *sip.Request, f *edge.Flow) bool {
 		l.mu.Unlock()
 		urgent := l.cfg.Emergency(req)
 		if !urgent {
-			if req.Method != sip.ACK {
-				l.edge.Respond(req, f, 503, "", sip.NewHeader("Retry-After", strconv.Itoa(2+int(l.random(1)[0])%9)))
-			}
+			l.tooMany(req, f)
 			return false
 		}
 		l.mu.Lock()
@@ -260,6 +258,22 @@ func (l *Layer) admit(req *sip.Request, f *edge.Flow) bool {
 	l.source[ip]++
 	l.mu.Unlock()
 	return true
+}
+
+// tooMany answers a request for which there is no room. A phone gets 503 only
+// for a REGISTER: it would leave the node, and take its emergency calls along
+// (RFC 3261 §21.5.4).
+func (l *Layer) tooMany(req *sip.Request, f *edge.Flow) {
+	later := sip.NewHeader("Retry-After", strconv.Itoa(2+int(l.random(1)[0])%9))
+	switch {
+	case req.Method == sip.ACK:
+	case f.Transport == site.Mesh, req.Method == sip.REGISTER:
+		l.edge.Respond(req, f, 503, "", later)
+	case req.Method == sip.INVITE && !req.To().Params.Has("tag"):
+		l.edge.Respond(req, f, 480, "", sip.NewHeader("Reason", `Q.850;cause=42;text="Switching equipment congestion"`))
+	default: // inside a dialog 480 could end it (RFC 5057)
+		l.edge.Respond(req, f, 500, "", later)
+	}
 }
 
 func (l *Layer) release(f *edge.Flow) { l.releaseIP(f.Remote.Addr()) }
