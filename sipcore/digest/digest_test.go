@@ -406,3 +406,26 @@ func BenchmarkVerify(b *testing.B) {
 		i++
 	}
 }
+
+// A clock that is set back locks nobody out, and lets no replay in.
+func TestClockSetBack(t *testing.T) {
+	c := &clock{time.Unix(1_800_000_000, 0)}
+	s := newServer(t, c, func(cfg *Config) { cfg.Shared = time.Minute })
+	early := s.answer(t, "201", "secret", 1)
+	if got := s.try(early).Verdict; got != OK {
+		t.Fatalf("before: %s", got)
+	}
+	for i := range maxUses + 10 {
+		c.t = c.t.Add(time.Second)
+		if got := s.try(s.answer(t, "201", "secret", 1)).Verdict; got != OK {
+			t.Fatalf("use %d: %s", i, got)
+		}
+	}
+	c.t = time.Unix(1_800_000_000, 0)
+	if got := s.try(s.answer(t, "201", "secret", 1)).Verdict; got != OK {
+		t.Errorf("after the clock was set back: %s", got)
+	}
+	if got := s.try(early).Verdict; got != Stale {
+		t.Errorf("a replay: %s", got)
+	}
+}

@@ -10,9 +10,11 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/emiago/sipgo/sip"
@@ -42,11 +44,18 @@ type Config struct {
 // A Server verifies requests. It is safe for concurrent use.
 type Server struct {
 	cfg    Config
-	issuer [4]byte // differs at every start: what was used before a restart is stale
+	issuer atomic.Pointer[issuer]
 	uses   uses
 	Guard  *Guard // counts wrong passwords
 	dummy  sipcore.Credential
 	macs   sync.Pool // of hash.Hash, HMAC with Key
+}
+
+// An issuer tells the nonces of one Server from those of the pair's other
+// node, and differs at every start: what was used before a restart is stale.
+type issuer struct {
+	own  [4]byte
+	past [][4]byte // what it was before the clock was set back: always stale
 }
 
 // NewServer makes a Server.
@@ -66,7 +75,7 @@ func NewServer(cfg Config) (*Server, error) {
 	if _, err := io.ReadFull(cfg.Rand, b[:]); err != nil {
 		return nil, fmt.Errorf("read random bytes for nonces: %w", err)
 	}
-	copy(s.issuer[:], b[:4])
+	s.issuer.Store(&issuer{own: [4]byte(b[:4])})
 	s.dummy.HA1MD5 = string(sum(nil, MD5, string(b[4:])))
 	s.dummy.HA1SHA256 = string(sum(nil, SHA256, string(b[4:])))
 	s.uses.init()
@@ -111,14 +120,39 @@ func (s *Server) mac(dst []byte, body []byte, realm string) []byte {
 
 func (s *Server) nonce(realm string) string {
 	var b [nonceBody + sha256.Size]byte
-	binary.BigEndian.PutUint32(b[:], uint32(s.cfg.Now().Unix()))
+	now := uint32(s.cfg.Now().Unix())
+	if s.uses.behind(now) {
+		s.startOver(now)
+	}
+	binary.BigEndian.PutUint32(b[:], now)
 	binary.BigEndian.PutUint16(b[4:], s.cfg.Epoch)
-	copy(b[6:], s.issuer[:])
+	is := s.issuer.Load()
+	copy(b[6:], is.own[:])
 	if _, err := io.ReadFull(s.cfg.Rand, b[10:nonceBody]); err != nil {
 		panic("no randomness for nonces: " + err.Error())
 	}
 	s.mac(b[nonceBody:nonceBody], b[:nonceBody], realm)
 	return base64.RawURLEncoding.EncodeToString(b[:nonceSize])
+}
+
+// startOver is for a clock that was set back: new nonces would look as old as
+// those that were forgotten, and nobody could register or call until it has
+// caught up. What was made before is stale from now on.
+func (s *Server) startOver(now uint32) {
+	var b [4]byte
+	if _, err := io.ReadFull(s.cfg.Rand, b[:]); err != nil {
+		panic("no randomness for nonces: " + err.Error())
+	}
+	s.uses.mu.Lock()
+	defer s.uses.mu.Unlock()
+	if s.uses.floor <= now { // somebody was faster
+		return
+	}
+	old := s.issuer.Load()
+	past := append([][4]byte{old.own}, old.past...)
+	s.issuer.Store(&issuer{b, past[:min(len(past), 16)]})
+	s.uses.init()
+	s.uses.at, s.uses.floor = 0, 0
 }
 
 // fresh says whether nonce was made here lately.
@@ -137,7 +171,11 @@ func (s *Server) fresh(nonce, realm string) (id nonceID, ok bool) {
 	}
 	copy(id[:], b[:nonceBody])
 	life := s.cfg.Life
-	if [4]byte(b[6:10]) != s.issuer {
+	switch is, by := s.issuer.Load(), [4]byte(b[6:10]); {
+	case by == is.own:
+	case slices.Contains(is.past, by):
+		life = 0
+	default:
 		life = s.cfg.Shared
 	}
 	age := time.Duration(s.cfg.Now().Unix()-int64(binary.BigEndian.Uint32(b[:]))) * time.Second

@@ -38,6 +38,15 @@ func (u *uses) init() {
 	u.order = make([]nonceID, 0, 64)
 }
 
+// behind says that nonces made at now are taken for forgotten ones, though they
+// are new: the clock was set back. A second in which the whole table was used
+// up is no such case.
+func (u *uses) behind(now uint32) bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return now < u.floor
+}
+
 // take uses up one count of a nonce. It is false if that was used before,
 // except by a retransmission of the same request within 32 s.
 func (u *uses) take(id nonceID, nc uint32, single bool, print uint64, now time.Time) bool {
