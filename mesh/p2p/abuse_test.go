@@ -320,6 +320,9 @@ func TestWhatWasMeantForAnOldLinkIsNotSentOnTheNewOne(t *testing.T) {
 	b.Admit([]mesh.Peer{pa})
 	b.Dial(pa.ID)
 	await(t, b, mesh.LinkUp, 3*time.Second)
+	for !a.Stats(pb.ID).Linked { // else the second link may be there before the first
+		time.Sleep(time.Millisecond)
+	}
 	b.Drop(pa.ID, errors.New("cut"))
 	await(t, b, mesh.LinkDown, 3*time.Second)
 	b.Dial(pa.ID)
@@ -443,5 +446,21 @@ func TestCloseLeavesNothingBehind(t *testing.T) {
 	if after := settle(); after > before+2 {
 		buf := make([]byte, 1<<16)
 		t.Errorf("%d goroutines before, %d after\n%s", before, after, buf[:runtime.Stack(buf, true)])
+	}
+}
+
+// A peer that acknowledges more than it was sent has lost count: its link ends.
+func TestWhoAcknowledgesWhatWasNotSentIsDropped(t *testing.T) {
+	t.Parallel()
+	a, _ := box(t, nil)
+	id := mesh.PeerID{1}
+	a.Admit([]mesh.Peer{{ID: id}})
+	x, y := net.Pipe()
+	defer x.Close()
+	a.install(id, &conn{Conn: y, raw: &counter{Conn: y, m: a}, peer: id}, false)
+	await(t, a, mesh.LinkUp, 3*time.Second)
+	go x.Write(appendHead(nil, frameAck, 1, 0))
+	if ev := await(t, a, mesh.LinkDown, 3*time.Second); ev.Err == nil || errors.Is(ev.Err, io.EOF) {
+		t.Errorf("the link ended with %v", ev.Err)
 	}
 }

@@ -3,7 +3,6 @@ package p2p
 import (
 	"bytes"
 	"crypto/ed25519"
-	"encoding/binary"
 	"io"
 	"log/slog"
 	"net"
@@ -16,16 +15,13 @@ import (
 // FuzzLink: whatever an authenticated peer sends over its link, reading it
 // ends, and nothing longer than the limit is handed on.
 func FuzzLink(f *testing.F) {
-	frame := func(kind byte, ack uint32, body []byte) []byte {
-		h := make([]byte, headSize)
-		h[0] = kind
-		binary.BigEndian.PutUint32(h[1:], ack)
-		binary.BigEndian.PutUint32(h[5:], uint32(len(body)))
-		return append(h, body...)
+	frame := func(kind byte, acks uint32, body []byte) []byte {
+		return append(appendHead(nil, kind, acks, uint32(len(body))), body...)
 	}
 	f.Add(frame(frameUrgent, 0, []byte("state")))
 	f.Add(append(frame(frameBulk|frameQuiet, 7, bytes.Repeat([]byte{1}, 300)), frame(frameAck, 1, nil)...))
-	f.Add([]byte{frameUrgent, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff})
+	f.Add([]byte{frameUrgent, 0, 0xff, 0xff, 0xff, 0xff, 0x0f})
+	f.Add([]byte{frameAck, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01})
 	_, key, err := ed25519.GenerateKey(bytes.NewReader(bytes.Repeat([]byte{5}, 32)))
 	if err != nil {
 		f.Fatal(err)

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
+	"net"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -13,20 +15,24 @@ import (
 	"carrierclass.net/ccnode/mesh"
 )
 
-// The link: a head of [kind+flags 1][acknowledged 4][length 4], then the body.
-// Each side counts the frames it has received and says so in the head of
-// whatever it sends next; a head alone follows when nothing is sent within
-// ackDelay. Quiet frames are not counted.
+// The link: a head of [kind+flags 1][acknowledged][length], then the body. Each
+// side counts the frames it has received, and says in the head of whatever it
+// sends next how many came since it said so last; a head alone follows when
+// nothing is sent within ackDelay. Quiet frames are not counted. Both numbers
+// are LEB128 of 32 bits: a head takes three or four bytes.
 const (
 	frameUrgent = 1
 	frameBulk   = 2
 	frameAck    = 3
 	frameQuiet  = 0x80
 
-	headSize = 9
+	headSize = 1 + 2*binary.MaxVarintLen32 // at most
 	// ackDelay lets the answer above us carry the acknowledgement: it usually
 	// comes after an fsync.
 	ackDelay = 250 * time.Millisecond
+	// calmDelay is longer than a kernel holds an acknowledgement back (200 ms on
+	// Linux): after it, the kernel is asked to do so again.
+	calmDelay = 400 * time.Millisecond
 )
 
 type link struct {
@@ -43,12 +49,12 @@ type link struct {
 	bulk     []mesh.Frame
 	queued   int
 	sent     uint32 // frames that want an acknowledgement
-	acked    uint32
 	inflight []flight
 	bulkOut  int    // bytes of unacknowledged bulk
 	got      uint32 // received frames that want one
 	told     uint32 // what we acknowledged
 	ackTimer *time.Timer
+	calm     *time.Timer // nil: nothing came since patient
 	wake     chan struct{}
 	gone     chan struct{}
 	once     sync.Once
@@ -83,6 +89,9 @@ func (l *link) Close() error {
 		}
 		if l.watch != nil {
 			l.watch.Stop()
+		}
+		if l.calm != nil {
+			l.calm.Stop()
 		}
 		l.mu.Unlock()
 		l.c.Close()
@@ -131,7 +140,7 @@ func (l *link) send(f mesh.Frame) {
 
 // next takes what is to be sent now: urgent first; bulk only while little of
 // it is unacknowledged; else an acknowledgement that is due.
-func (l *link) next() (head [headSize]byte, body []byte, n uint32, ok bool) {
+func (l *link) next() (head, body []byte, n uint32, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	var f mesh.Frame
@@ -146,7 +155,7 @@ func (l *link) next() (head [headSize]byte, body []byte, n uint32, ok bool) {
 	case l.got != l.told && l.ackTimer == nil:
 		kind = frameAck
 	default:
-		return head, nil, 0, false
+		return nil, nil, 0, false
 	}
 	l.queued -= len(f.Body)
 	if kind != frameAck && !f.Quiet {
@@ -165,9 +174,7 @@ func (l *link) next() (head [headSize]byte, body []byte, n uint32, ok bool) {
 	if f.Quiet {
 		kind |= frameQuiet
 	}
-	head[0] = kind
-	binary.BigEndian.PutUint32(head[1:], l.got)
-	binary.BigEndian.PutUint32(head[5:], uint32(len(f.Body)))
+	head = appendHead(make([]byte, 0, headSize+len(f.Body)), kind, l.got-l.told, uint32(len(f.Body)))
 	l.told = l.got
 	if l.ackTimer != nil {
 		l.ackTimer.Stop()
@@ -245,7 +252,7 @@ func (l *link) write() {
 		}
 		// Whether frames get on is seen to by look; this is for the rest.
 		l.c.SetWriteDeadline(time.Now().Add(giveUp*time.Millisecond + time.Duration(len(body))*time.Second/2048))
-		if _, err := l.c.Write(append(head[:], body...)); err != nil {
+		if _, err := l.c.Write(append(head, body...)); err != nil {
 			l.fail(fmt.Errorf("send to the peer: %w", err))
 			return
 		}
@@ -258,12 +265,11 @@ func (l *link) write() {
 func (l *link) read() {
 	r := bufio.NewReaderSize(l.c, 4096)
 	for {
-		var head [headSize]byte
-		if _, err := io.ReadFull(r, head[:]); err != nil {
+		kind, acks, size, err := readHead(r)
+		if err != nil {
 			l.fail(closing(err))
 			return
 		}
-		kind, ack, size := head[0], binary.BigEndian.Uint32(head[1:]), binary.BigEndian.Uint32(head[5:])
 		if size > mesh.MaxFrame {
 			l.fail(fmt.Errorf("the peer announced a frame of %d bytes, at most %d", size, mesh.MaxFrame))
 			return
@@ -273,7 +279,11 @@ func (l *link) read() {
 			l.fail(closing(err))
 			return
 		}
-		l.acknowledged(ack)
+		l.soothe()
+		if err := l.acknowledged(acks); err != nil {
+			l.fail(err)
+			return
+		}
 		switch kind &^ frameQuiet {
 		case frameUrgent, frameBulk:
 			if kind&frameQuiet == 0 {
@@ -291,6 +301,31 @@ func (l *link) read() {
 	}
 }
 
+// appendHead writes a head; acks is how many frames are acknowledged anew.
+func appendHead(b []byte, kind byte, acks, size uint32) []byte {
+	b = append(b, kind)
+	b = binary.AppendUvarint(b, uint64(acks))
+	return binary.AppendUvarint(b, uint64(size))
+}
+
+func readHead(r io.ByteReader) (kind byte, acks, size uint32, err error) {
+	if kind, err = r.ReadByte(); err != nil {
+		return 0, 0, 0, err
+	}
+	if acks, err = readUint32(r); err == nil {
+		size, err = readUint32(r)
+	}
+	return kind, acks, size, err
+}
+
+func readUint32(r io.ByteReader) (uint32, error) {
+	n, err := binary.ReadUvarint(r)
+	if err == nil && n > math.MaxUint32 {
+		err = fmt.Errorf("the peer sent %d as a number of 32 bits", n)
+	}
+	return uint32(n), err
+}
+
 func closing(err error) error {
 	if errors.Is(err, io.EOF) {
 		return errors.New("the peer closed the link")
@@ -298,28 +333,32 @@ func closing(err error) error {
 	return err
 }
 
-func (l *link) acknowledged(n uint32) {
+// acknowledged notes that the peer has received so many frames more.
+func (l *link) acknowledged(more uint32) error {
+	if more == 0 {
+		return nil
+	}
 	l.mu.Lock()
+	if int64(more) > int64(len(l.inflight)) {
+		flying := len(l.inflight)
+		l.mu.Unlock()
+		return fmt.Errorf("the peer acknowledged %d frames of %d that are on their way", more, flying)
+	}
 	var rtt time.Duration
-	for len(l.inflight) > 0 && int32(n-l.inflight[0].n) >= 0 {
-		f := l.inflight[0]
-		l.inflight = l.inflight[1:]
+	for _, f := range l.inflight[:more] {
 		if f.bulk {
 			l.bulkOut -= f.size
 		}
 		rtt = time.Since(f.at)
 	}
-	if rtt > 0 {
-		l.acked = n
-		l.progress = time.Now()
-	}
+	l.inflight = l.inflight[more:]
+	l.progress = time.Now()
 	l.mu.Unlock()
-	if rtt > 0 {
-		l.m.mu.Lock()
-		l.peer.stats.RoundTrip = rtt
-		l.m.mu.Unlock()
-		l.poke()
-	}
+	l.m.mu.Lock()
+	l.peer.stats.RoundTrip = rtt
+	l.m.mu.Unlock()
+	l.poke()
+	return nil
 }
 
 // owe notes that a frame came which wants an acknowledgement.
@@ -333,6 +372,24 @@ func (l *link) owe() {
 			l.ackTimer = nil
 			l.mu.Unlock()
 			l.poke()
+		})
+	}
+}
+
+// soothe makes the kernel patient again when the frames have stopped coming.
+func (l *link) soothe() {
+	c, ok := l.c.raw.Conn.(*net.TCPConn)
+	if !ok {
+		return // over a relay: its own
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.calm == nil {
+		l.calm = time.AfterFunc(calmDelay, func() {
+			l.mu.Lock()
+			l.calm = nil
+			l.mu.Unlock()
+			patient(c)
 		})
 	}
 }

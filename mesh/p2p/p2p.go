@@ -543,6 +543,9 @@ func (m *Mesh) connectTo(ctx context.Context, id mesh.PeerID, p *peer, addr stri
 	if err != nil {
 		return nil, err
 	}
+	if tc, ok := raw.(*net.TCPConn); ok {
+		patient(tc)
+	}
 	return m.handshake(ctx, &counter{Conn: raw, m: m, total: true, in: p.in, out: p.out}, id, addr)
 }
 
@@ -723,6 +726,7 @@ func (m *Mesh) greet(raw net.Conn, from netip.Addr) {
 	defer m.disown(raw)
 	if tc, ok := raw.(*net.TCPConn); ok {
 		quiet(tc)
+		patient(tc)
 	}
 	_, relayed := raw.(*stream)
 	counted := &counter{Conn: raw, m: m, total: !relayed} // a relayed one is counted with the relay's

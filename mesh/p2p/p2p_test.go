@@ -131,8 +131,8 @@ func TestBytes(t *testing.T) {
 	if in+out > 900 {
 		t.Errorf("a cold dial costs %d bytes above TCP, want at most 900", in+out)
 	}
-	if n := in2 - in + out2 - out; n > 200 {
-		t.Errorf("a warm frame costs %d bytes above TCP, want at most 200", n)
+	if n := in2 - in + out2 - out; n > 150 {
+		t.Errorf("a warm frame costs %d bytes above TCP, want at most 150", n)
 	}
 }
 

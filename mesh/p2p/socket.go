@@ -43,3 +43,14 @@ func unsent(c *net.TCPConn) (n int, err error) {
 	}
 	return n, err
 }
+
+// patient lets the kernel hold the acknowledgement of what comes next back for
+// a moment (RFC 1122 4.2.3.2), so that it travels with our answer. By itself
+// the kernel acknowledges the first segment after a pause at once, and so it
+// does after every acknowledgement that found no answer to travel with:
+// tcp(7), TCP_QUICKACK.
+func patient(c *net.TCPConn) {
+	if rc, err := c.SyscallConn(); err == nil {
+		_ = rc.Control(func(fd uintptr) { _ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_QUICKACK, 0) })
+	}
+}
