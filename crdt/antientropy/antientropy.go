@@ -182,6 +182,8 @@ type peer struct {
 	pushed map[uint64]crdt.ID
 	push   uint64
 
+	sent, got memory // on this link
+
 	clear  map[crdt.Scope]uint64  // arrivals up to here are acknowledged or came from the peer
 	futile map[crdt.Scope]*futile // repairs that brought nothing
 }
@@ -267,6 +269,9 @@ func (m *Machine) LinkUp(id Peer) {
 	}
 	p.linked, p.heard, p.scopes, p.pushed, p.push = true, false, nil, nil, 0
 	p.link++
+	p.sent, p.got = memory{}, memory{}
+	// What was meant for the link before would be read as the first of this one.
+	m.ready.Messages = slices.DeleteFunc(m.ready.Messages, func(o Message) bool { return o.Peer == id })
 	p.counts = map[crdt.Scope]*counts{}
 	m.hail(p, false)
 }
@@ -279,13 +284,14 @@ func (m *Machine) hail(p *peer, answer bool) {
 		c := m.view.Taken(p.Peer, s)
 		h.Scopes = append(h.Scopes, helloScope{Scope: []byte(s), Fingerprint: fp[:], Epoch: c.Epoch, N: c.N, Head: m.view.Head(s)})
 	}
-	m.send(p.Peer, kindHello, h)
+	m.send(p, kindHello, h)
 }
 
 // LinkDown says that the link to p is gone.
 func (m *Machine) LinkDown(id Peer) {
 	if p := m.peers[id]; p != nil {
 		p.linked, p.heard, p.scopes, p.pushed = false, false, nil, nil
+		p.sent, p.got = memory{}, memory{}
 	}
 	m.pump()
 }
@@ -308,7 +314,7 @@ func (m *Machine) Receive(id Peer, body []byte) {
 }
 
 func (m *Machine) receive(p *peer, body []byte) error {
-	kind, rest, err := split(body)
+	kind, rest, err := p.got.split(body)
 	if err != nil {
 		return err
 	}
@@ -330,7 +336,7 @@ func (m *Machine) receive(p *peer, body []byte) error {
 		if p.scopes[s] == nil {
 			// A scope we do not share (any more), or not yet: nothing is taken.
 			c.stored++
-			m.send(p.Peer, kindAck, ackMsg{Scope: b.Scope})
+			m.send(p, kindAck, ackMsg{Scope: b.Scope})
 			return nil
 		}
 		if len(b.Changes) == 0 {
@@ -447,9 +453,9 @@ func (m *Machine) Stored(in Incoming) {
 	}
 	switch {
 	case in.Push != 0 && in.link == p.link:
-		m.send(in.Peer, kindPushed, pushedMsg{Seq: in.Push})
+		m.send(p, kindPushed, pushedMsg{Seq: in.Push})
 	case len(in.Changes) > 0 && in.link == p.link:
-		m.send(in.Peer, kindAck, ackMsg{Scope: []byte(in.Scope), N: in.Cursor.N})
+		m.send(p, kindAck, ackMsg{Scope: []byte(in.Scope), N: in.Cursor.N})
 		p.count(in.Scope).stored++
 	}
 	m.pump()

@@ -68,7 +68,7 @@ func (m *Machine) next(p *peer, s crdt.Scope, x *exchange) bool {
 	x.batches++
 	x.inflight += size
 	x.bounds = append(x.bounds, bound{msg.N, size})
-	m.send(p.Peer, kindBatch, msg)
+	m.send(p, kindBatch, msg)
 	return true
 }
 
@@ -84,7 +84,7 @@ func (m *Machine) compare(p *peer, s crdt.Scope, x *exchange) {
 	fp := m.view.Fingerprint(s)
 	if now := (done{Scope: []byte(s), Fingerprint: fp[:], Sent: x.batches, Stored: x.stored}); !x.told.same(now) {
 		x.told = now
-		m.send(p.Peer, kindDone, now)
+		m.send(p, kindDone, now)
 	}
 	d := x.done
 	if d == nil || d.Sent != x.stored || d.Stored != x.batches {
@@ -109,7 +109,7 @@ func (m *Machine) compare(p *peer, s crdt.Scope, x *exchange) {
 		m.ready.Differ = append(m.ready.Differ, Scoped{p.Peer, s})
 	case p.hopeful(s, string(fp[:]), string(d.Fingerprint)):
 		x.repaired, x.differs = true, true
-		m.send(p.Peer, kindWant, wantMsg{Scope: []byte(s)})
+		m.send(p, kindWant, wantMsg{Scope: []byte(s)})
 	default:
 		m.ready.Differ = append(m.ready.Differ, Scoped{p.Peer, s})
 	}
@@ -139,7 +139,7 @@ func (m *Machine) pushOut(p *peer) {
 		}
 		p.push++
 		p.pushed[p.push] = o.ID
-		m.send(p.Peer, kindPush, pushMsg{Seq: p.push, Changes: [][]byte{b}})
+		m.send(p, kindPush, pushMsg{Seq: p.push, Changes: [][]byte{b}})
 	}
 }
 

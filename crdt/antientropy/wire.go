@@ -23,8 +23,11 @@ const (
 
 	// compressed is added to a kind whose CBOR is zstd (RFC 8878).
 	compressed = 0x80
-	worthwhile = 512     // below this many bytes compressing gains nothing
-	maxBody    = 1 << 20 // decompressed
+	worthwhile = 512 // below this many bytes compressing gains nothing
+	// recalled is added to a kind whose CBOR is in pieces (memory.go). Kinds
+	// stay below it: 0x40 and more belong to who else uses the link.
+	recalled = 0x20
+	maxBody  = 1 << 20 // decompressed
 )
 
 type hello struct {
@@ -95,31 +98,54 @@ var (
 // whichever bubble of testing/synctest comes first.
 func init() { packer.EncodeAll(nil, nil) }
 
-func (m *Machine) send(id Peer, kind byte, msg any) {
+// carries says whether messages of a kind carry changes, which are remembered.
+func carries(kind byte) bool { return kind == kindBatch || kind == kindPush }
+
+func (m *Machine) send(p *peer, kind byte, msg any) {
 	b, err := cbor.Marshal(msg)
 	if err != nil {
 		panic(fmt.Sprintf("encode message %d: %v", kind, err)) // our own types
 	}
 	quiet := kind == kindAck || kind == kindPushed
-	out := append(make([]byte, 0, len(b)+1), kind)
-	if len(b) >= worthwhile {
-		if z := packer.EncodeAll(b, []byte{kind | compressed}); len(z) < len(b) {
-			m.ready.Messages = append(m.ready.Messages, Message{id, z, quiet})
-			return
-		}
-	}
-	m.ready.Messages = append(m.ready.Messages, Message{id, append(out, b...), quiet})
+	m.ready.Messages = append(m.ready.Messages, Message{p.Peer, p.sent.seal(kind, b), quiet})
 }
 
-func split(body []byte) (kind byte, rest []byte, err error) {
+// seal writes a message in the shortest way there is.
+func (m *memory) seal(kind byte, b []byte) (out []byte) {
+	switch {
+	case len(b) >= worthwhile:
+		out = packer.EncodeAll(b, []byte{kind | compressed})
+	case carries(kind):
+		out = m.pack([]byte{kind | recalled, m.n}, b)
+	}
+	if out == nil || len(out) > len(b) {
+		out = append(append(make([]byte, 0, len(b)+1), kind), b...)
+	}
+	if carries(kind) {
+		m.remember(b)
+	}
+	return out
+}
+
+// split reads what seal wrote.
+func (m *memory) split(body []byte) (kind byte, rest []byte, err error) {
 	if len(body) < 2 {
 		return 0, nil, errors.New("an empty message")
 	}
-	kind, rest = body[0]&^compressed, body[1:]
-	if body[0]&compressed != 0 {
-		if rest, err = unpacker.DecodeAll(rest, nil); err != nil {
-			return 0, nil, fmt.Errorf("unpack message %d: %w", kind, err)
-		}
+	kind, rest = body[0]&^(compressed|recalled), body[1:]
+	switch body[0] & (compressed | recalled) {
+	case compressed:
+		rest, err = unpacker.DecodeAll(rest, nil)
+	case recalled:
+		rest, err = m.open(rest)
+	case compressed | recalled:
+		err = errors.New("it is packed in two ways")
+	}
+	if err != nil {
+		return 0, nil, fmt.Errorf("unpack message %d: %w", kind, err)
+	}
+	if carries(kind) {
+		m.remember(rest)
 	}
 	return kind, rest, nil
 }
