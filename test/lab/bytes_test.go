@@ -1,0 +1,112 @@
+package lab
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"carrierclass.net/ccnode/test/lab/labkit"
+)
+
+// What two sites may say to each other, in octets of IP, headers and pure
+// acknowledgements of TCP included.
+const (
+	coldLimit = 2600 // dial, hello and the first change
+	editLimit = 420  // one change over an open connection
+)
+
+// wires lists the TCP connections between two hosts as the first one sees
+// them, each by its two ends: the same text later is the same connection.
+func wires(h, to *labkit.Host) (out []string) {
+	for line := range strings.Lines(h.Must("ss", "-Htn", "state", "established", "dst", to.Addr.String())) {
+		if f := strings.Fields(line); len(f) >= 4 {
+			out = append(out, f[2]+" "+f[3])
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+// cost does something and counts what crosses the WAN from then until the
+// nodes owe each other nothing and three silent seconds have gone by.
+func cost(l *labkit.Lab, do func(), nodes ...*labkit.Node) labkit.Meter {
+	l.T.Helper()
+	quiet(l, 45*time.Second)
+	before := l.Wan()
+	do()
+	l.AwaitSettled(20*time.Second, nodes...)
+	quiet(l, 45*time.Second)
+	return l.Wan().Since(before)
+}
+
+// said tells a figure, and the test fails if it is above its goal.
+func said(t *testing.T, what string, d labkit.Meter, limit int64) {
+	t.Helper()
+	all := d.Sum().All()
+	var ways []string
+	for _, way := range [][2]string{{"a", "b"}, {"b", "a"}} {
+		c := d[way].All()
+		ways = append(ways, fmt.Sprintf("%s→%s %d in %d packets", way[0], way[1], c.Bytes, c.Packets))
+	}
+	t.Logf("%s: %d octets of IP (%s), goal %d", what, all.Bytes, strings.Join(ways, ", "), limit)
+	if all.Bytes > limit {
+		t.Errorf("%s costs %d octets of IP, want at most %d", what, all.Bytes, limit)
+	}
+	if all.Packets != 0 && d.Sum().TCP != all {
+		t.Errorf("%s: not only TCP crossed the WAN: %+v", what, d)
+	}
+}
+
+// Two boxes at two sites, in step, are started again: they say nothing. The
+// first change dials, says hello and is taken within the goal. After that each
+// change costs what a change costs, and between them, and for a minute without
+// any, the connection stands and not one octet is sent.
+func TestBytesOfAChange(t *testing.T) {
+	l := labkit.New(t, "a", "b")
+	a1 := found(l, "a", "a1")
+	b1 := join(l, "b", "b1", a1, "--site", "0002")
+	a1.User("201", "--name", "Ana")
+	l.AwaitSettled(30*time.Second, a1, b1)
+	for _, n := range []*labkit.Node{a1, b1} {
+		if err := n.Stop(15 * time.Second); err != nil {
+			t.Fatal(err)
+		}
+	}
+	before := l.Wan()
+	a1.Up()
+	b1.Up()
+	quiet(l, 45*time.Second)
+	if d := l.Wan().Since(before).Sum().All(); d.Packets != 0 {
+		t.Errorf("two boxes in step say %+v to each other when they start", d)
+	}
+	if w := wires(a1.Host, b1.Host); len(w) != 0 {
+		t.Fatalf("connections before anything was owed: %v", w)
+	}
+
+	name := func(n *labkit.Node, number, name string) func() {
+		return func() { n.Must("user", "set", number, "--name", name) }
+	}
+	said(t, "dial, hello and first change", cost(l, name(a1, "201", "Beata"), a1, b1), coldLimit)
+	w := wires(a1.Host, b1.Host)
+	if len(w) != 1 {
+		t.Fatalf("connections after the first change: %v, want one", w)
+	}
+	for i, to := range []string{"Cecilia", "Dana", "Erna"} {
+		said(t, fmt.Sprintf("change %d", i+2), cost(l, name(a1, "201", to), a1, b1), editLimit)
+	}
+	said(t, "a new user at the other site", cost(l, func() { b1.User("202", "--name", "Bea") }, a1, b1), 2*editLimit)
+	said(t, "a change by the other site", cost(l, name(b1, "202", "Beate"), a1, b1), editLimit)
+
+	window := long(60*time.Second, 600*time.Second)
+	mark := l.Wan()
+	time.Sleep(window)
+	if d := l.Wan().Since(mark).Sum().All(); d.Packets != 0 {
+		t.Errorf("in %v without a change: %+v", window, d)
+	}
+	said(t, fmt.Sprintf("a change after %v of silence", window), cost(l, name(a1, "201", "Frida"), a1, b1), editLimit)
+	if now := wires(a1.Host, b1.Host); !slices.Equal(now, w) {
+		t.Errorf("connections are %v, were %v: something dialled again", now, w)
+	}
+}
