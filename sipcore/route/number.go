@@ -68,7 +68,8 @@ func canonical(v View, u URI) target {
 	if u.Scheme != "tel" {
 		var ok bool
 		if s, ok = hostSite(v, u.Host); !ok {
-			if u.Phone {
+			user, isNumber := u.user()
+			if u.Phone || isNumber && emergency(v.Own(), user) != "" {
 				s = v.Own() // a number is a number, whoever's name is behind it
 			} else {
 				return target{is: foreign, why: u.Host + " is not a domain of ours"}
@@ -82,6 +83,17 @@ func canonical(v View, u URI) target {
 	return dialled(v, s, user)
 }
 
+// emergency is the emergency number that d is at s, dialled with the digit for
+// an outside line or without; "" if it is none.
+func emergency(s Site, d string) string {
+	for _, e := range s.Emergency {
+		if d == e || s.Outside != "" && d == s.Outside+e {
+			return e
+		}
+	}
+	return ""
+}
+
 func named(v View, name string) target {
 	if name == "" {
 		return target{is: unknown, why: "nobody is named"}
@@ -92,11 +104,10 @@ func named(v View, name string) target {
 // dialled reads digits as they are dialled at s, longest match first.
 func dialled(v View, s Site, d string) target {
 	own := v.Own()
-	if s.ID == own.ID {
-		for _, e := range own.Emergency {
-			if d == e || own.Outside != "" && d == own.Outside+e {
-				return target{is: urgent, number: e, why: "emergency number"}
-			}
+	if e := emergency(own, d); e != "" {
+		// A phone of another site that is here has that site's name behind it.
+		if s.ID == own.ID || len(v.Lookup(s.Code+d)) == 0 {
+			return target{is: urgent, number: e, why: "emergency number"}
 		}
 	}
 	if d[0] == '*' || d[0] == '#' {

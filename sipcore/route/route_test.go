@@ -124,6 +124,9 @@ func TestCanonicalForms(t *testing.T) {
 		{"112", "no free line"},
 		{"0112", "no free line"},
 		{"urn:service:sos.fire", "no free line"},
+		{"sip:112@192.168.1.99", "no free line"}, // a node's former address
+		{"sip:112@other.example", "no free line"},
+		{"sip:0112@s0017.shops.example", "no free line"}, // a phone of 0017 that is here
 		{"urn:service:other", "no such number"},
 		{"+33999999999", "no free line"},
 		{"nobody", "no such number"},
