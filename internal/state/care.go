@@ -104,6 +104,9 @@ func (s *State) Repair(ctx context.Context) (n int, err error) {
 	for id := range s.ix.users {
 		users = append(users, id)
 	}
+	for _, t := range []uint16{TableGroup, TableMenu} {
+		users = slices.AppendSeq(users, maps.Keys(s.ix.records[t]))
+	}
 	for rec, e := range s.ix.entries { // entries of users that were purged
 		if e.Home == s.cfg.Site && s.ix.users[e.User] == nil && rec == trust.SiteRecord(s.cfg.Site, e.User) {
 			users = append(users, e.User)

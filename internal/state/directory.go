@@ -22,7 +22,17 @@ type Entry struct {
 	Written     crdt.Stamp // of the number; of a clash the older one is meant
 	Disabled    bool
 	NoVoicemail bool
+	Kind        EntryKind
 }
+
+// An EntryKind says what answers at a number.
+type EntryKind uint8
+
+const (
+	UserEntry EntryKind = iota
+	GroupEntry
+	MenuEntry
+)
 
 type wireEntry struct {
 	Number      string `cbor:"1,keyasint"`
@@ -32,6 +42,7 @@ type wireEntry struct {
 	Written     uint64 `cbor:"5,keyasint"`
 	Disabled    bool   `cbor:"6,keyasint,omitempty"`
 	NoVoicemail bool   `cbor:"7,keyasint,omitempty"`
+	Kind        uint8  `cbor:"8,keyasint,omitempty"`
 }
 
 func readEntry(r reader) (*Entry, bool) {
@@ -42,7 +53,7 @@ func readEntry(r reader) (*Entry, bool) {
 		return nil, false
 	}
 	return &Entry{User: site.RecordID([]byte(r.rec[trust.PrefixSize:])), Number: w.Number, Name: w.Name, Home: site.ID(w.Home), E164: w.E164,
-		Written: crdt.Stamp(w.Written), Disabled: w.Disabled, NoVoicemail: w.NoVoicemail}, true
+		Written: crdt.Stamp(w.Written), Disabled: w.Disabled, NoVoicemail: w.NoVoicemail, Kind: EntryKind(w.Kind)}, true
 }
 
 func (e *Entry) names() []string {
@@ -131,14 +142,18 @@ func (s *State) syncDirectory(ctx context.Context, users ...site.RecordID) (n in
 		s.cfg.Engine.View(func(v View) {
 			own, fleet := v.Set(s.scope), v.Set(crdt.Fleet)
 			for _, u := range part {
-				from := reader{own, TableUser, string(u[:])}
-				want := entryOf(s.cfg.Site, from)
-				r := reader{fleet, TableDirectory, trust.SiteRecord(s.cfg.Site, u)}
-				if bytes.Equal(want, r.bytes(dirEntry)) || r.final() {
-					continue
+				line := func(t uint16, want []byte, from reader) {
+					r := reader{fleet, t, trust.SiteRecord(s.cfg.Site, u)}
+					if bytes.Equal(want, r.bytes(dirEntry)) || r.final() {
+						return
+					}
+					by := from.by()
+					lines[by] = append(lines[by], crdt.Write{Table: t, Record: r.rec, Field: dirEntry, Value: want})
 				}
-				by := from.by()
-				lines[by] = append(lines[by], crdt.Write{Table: TableDirectory, Record: r.rec, Field: dirEntry, Value: want})
+				from := reader{own, TableUser, string(u[:])}
+				line(TableDirectory, entryOf(s.cfg.Site, from), from)
+				service, from := s.serviceOf(own, u)
+				line(TableService, service, from)
 			}
 		})
 	}

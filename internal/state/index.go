@@ -31,6 +31,9 @@ type index struct {
 	boxes    map[site.RecordID]map[site.RecordID]*site.Message
 	audio    map[site.BlobRef]map[site.RecordID]*site.Message
 
+	records  map[uint16]map[site.RecordID]any // what administrators keep, by table
+	services map[string]*Entry                // groups and menus, by directory record
+
 	torn map[crdt.Cell]struct{} // cells with versions of different value
 }
 
@@ -39,7 +42,8 @@ func newIndex() index {
 		entries: map[string]*Entry{}, numbers: map[string][]*Entry{}, byUser: map[site.RecordID]*Entry{},
 		users: map[site.RecordID]*User{}, devices: map[site.RecordID]*device{}, phones: map[site.RecordID][]site.RecordID{},
 		messages: map[site.RecordID]*site.Message{}, boxes: map[site.RecordID]map[site.RecordID]*site.Message{},
-		audio: map[site.BlobRef]map[site.RecordID]*site.Message{}, torn: map[crdt.Cell]struct{}{}}
+		audio: map[site.BlobRef]map[site.RecordID]*site.Message{}, torn: map[crdt.Cell]struct{}{},
+		records: map[uint16]map[site.RecordID]any{}, services: map[string]*Entry{}}
 }
 
 // load reads everything. The caller holds fill; s.mu is taken inside, which is
@@ -143,6 +147,8 @@ func (s *State) index(v View, scope crdt.Scope, t uint16, rec string) (mailbox s
 			s.indexNode(r)
 		case TableDirectory:
 			s.indexEntry(r)
+		case TableService:
+			s.indexService(r)
 		}
 		return mailbox, false
 	}
@@ -156,6 +162,8 @@ func (s *State) index(v View, scope crdt.Scope, t uint16, rec string) (mailbox s
 		s.indexDevice(r, id)
 	case TableMessage:
 		return s.indexMessage(r, id)
+	default:
+		s.indexRecord(r, id)
 	}
 	return mailbox, false
 }
@@ -164,19 +172,37 @@ func (s *State) indexEntry(r reader) {
 	if old := s.ix.entries[r.rec]; old != nil {
 		delete(s.ix.entries, r.rec)
 		delete(s.ix.byUser, old.User)
-		for _, n := range old.names() {
-			s.ix.numbers[n] = slices.DeleteFunc(slices.Clone(s.ix.numbers[n]), func(e *Entry) bool { return e == old })
-			if len(s.ix.numbers[n]) == 0 {
-				delete(s.ix.numbers, n)
-			}
+		s.unlist(old)
+	}
+	if e, ok := readEntry(r); ok {
+		s.ix.entries[r.rec] = e
+		s.ix.byUser[e.User] = e
+		s.list(e)
+	}
+}
+
+// indexService does the same for groups and menus, which are nobody.
+func (s *State) indexService(r reader) {
+	if old := s.ix.services[r.rec]; old != nil {
+		delete(s.ix.services, r.rec)
+		s.unlist(old)
+	}
+	if e, ok := readEntry(r); ok && e.Kind != UserEntry {
+		s.ix.services[r.rec] = e
+		s.list(e)
+	}
+}
+
+func (s *State) unlist(e *Entry) {
+	for _, n := range e.names() {
+		s.ix.numbers[n] = slices.DeleteFunc(slices.Clone(s.ix.numbers[n]), func(x *Entry) bool { return x == e })
+		if len(s.ix.numbers[n]) == 0 {
+			delete(s.ix.numbers, n)
 		}
 	}
-	e, ok := readEntry(r)
-	if !ok {
-		return
-	}
-	s.ix.entries[r.rec] = e
-	s.ix.byUser[e.User] = e
+}
+
+func (s *State) list(e *Entry) {
 	for _, n := range e.names() {
 		list := append(slices.Clone(s.ix.numbers[n]), e)
 		slices.SortFunc(list, func(a, b *Entry) int {

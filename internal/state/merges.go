@@ -330,7 +330,11 @@ func (s *State) clashes(v View) (out []Merge) {
 
 // enteredBy is the person whose change the directory's line of a user is from.
 func (s *State) enteredBy(v View, e *Entry) string {
-	c := crdt.Cell{Scope: crdt.Fleet, Table: TableDirectory, Record: trust.SiteRecord(e.Home, e.User), Field: dirEntry}
+	t := TableDirectory
+	if e.Kind != UserEntry {
+		t = TableService
+	}
+	c := crdt.Cell{Scope: crdt.Fleet, Table: t, Record: trust.SiteRecord(e.Home, e.User), Field: dirEntry}
 	vs := v.Set(crdt.Fleet).Versions(c)
 	if len(vs) == 0 {
 		return ""

@@ -109,6 +109,7 @@ type field struct {
 	name   string
 	policy Policy
 	secret bool // sealed: only "changed" is ever shown
+	set    bool // texts, each in a cell whose name begins with the field's
 }
 
 type table struct {
@@ -124,6 +125,7 @@ var schema = map[uint16]table{
 		siteAccess: {name: "inter-site digit"}, siteOutside: {name: "outside digit"}, siteCountry: {name: "country code"},
 		siteNational: {name: "national prefix"}, siteAbroad: {name: "international prefix"}, siteEmergency: {name: "emergency numbers"}}},
 	TableDirectory: {"directory", map[string]field{dirEntry: {name: "entry", policy: Derived}}},
+	TableService:   {"directory", map[string]field{dirEntry: {name: "entry", policy: Derived}}},
 	TableNode: {"node", map[string]field{nodeName: {name: "name"}, nodeMesh: {name: "addresses", policy: Derived},
 		nodeSIP: {name: "SIP addresses", policy: Derived}, nodeAPI: {name: "API addresses", policy: Derived}}},
 	TableUser: {"user", map[string]field{userNumber: {name: "number"}, userName: {name: "name"}, userE164: {name: "E.164 number"},
@@ -158,6 +160,11 @@ func fieldOf(c crdt.Cell) (table, field) {
 		f := t.fields[userGreeting]
 		f.name += " " + c.Field[1:]
 		return t, f
+	}
+	for prefix, f := range t.fields { // members of a set
+		if f.set && strings.HasPrefix(c.Field, prefix) {
+			return t, f
+		}
 	}
 	return t, field{name: "unknown", policy: Derived}
 }

@@ -145,7 +145,7 @@ func (s *State) merged(scope crdt.Scope, cells []crdt.Cell) {
 	for _, c := range cells {
 		switch {
 		case scope != s.scope:
-		case c.Table == TableUser && len(c.Record) == len(site.RecordID{}):
+		case (c.Table == TableUser || c.Table == TableGroup || c.Table == TableMenu) && len(c.Record) == len(site.RecordID{}):
 			s.dirty[site.RecordID([]byte(c.Record))] = true
 			stir = true
 		case c.Table == TableWrap || c.Table == TableKey:

@@ -32,14 +32,29 @@ const maxToken = 16 << 10
 // aheadLimit is how far a stamp may be ahead of the clock (state.md §5 e).
 const aheadLimit = 5 * time.Minute
 
-// etag makes the token of some records of the own site.
+// recordKey names a record of the own site.
+type recordKey struct {
+	table uint16
+	id    site.RecordID
+}
+
+// etag makes the token of a user and its devices.
 func (s *State) etag(v View, user site.RecordID, devices []site.RecordID) string {
+	of := []recordKey{{TableUser, user}}
+	for _, d := range devices {
+		of = append(of, recordKey{TableDevice, d})
+	}
+	return s.tag(v, user, of...)
+}
+
+// tag makes the token of some records of the own site; id is the first one's.
+func (s *State) tag(v View, id site.RecordID, of ...recordKey) string {
 	set := v.Set(s.scope)
-	w := wireToken{User: user[:], Seen: [][][2]uint64{}, Cells: []wireSeen{}}
+	w := wireToken{User: id[:], Seen: [][][2]uint64{}, Cells: []wireSeen{}}
 	index := map[string]int{}
-	add := func(table uint16, id site.RecordID) {
-		for _, f := range set.Fields(table, string(id[:])) {
-			ctx := set.Known(crdt.Cell{Table: table, Record: string(id[:]), Field: f})
+	for _, x := range of {
+		for _, f := range set.Fields(x.table, string(x.id[:])) {
+			ctx := set.Known(crdt.Cell{Table: x.table, Record: string(x.id[:]), Field: f})
 			c := make([][2]uint64, len(ctx))
 			for i, d := range ctx {
 				c[i] = [2]uint64{uint64(d.Actor), uint64(d.Stamp)}
@@ -51,18 +66,18 @@ func (s *State) etag(v View, user site.RecordID, devices []site.RecordID) string
 				index[key] = n
 				w.Seen = append(w.Seen, c)
 			}
-			w.Cells = append(w.Cells, wireSeen{Table: table, Record: id[:], Field: []byte(f), Ctx: n})
+			w.Cells = append(w.Cells, wireSeen{Table: x.table, Record: x.id[:], Field: []byte(f), Ctx: n})
 		}
-	}
-	add(TableUser, user)
-	for _, d := range devices {
-		add(TableDevice, d)
 	}
 	return base64.RawURLEncoding.EncodeToString(marshal(w))
 }
 
-// token reads an ETag; "" is nil: whatever is here.
+// token reads a user's ETag; "" is nil: whatever is here.
 func (s *State) token(user site.RecordID, etag string) (map[crdt.Cell]crdt.Context, error) {
+	return s.tokenOf(TableUser, user, etag)
+}
+
+func (s *State) tokenOf(table uint16, user site.RecordID, etag string) (map[crdt.Cell]crdt.Context, error) {
 	if etag == "" {
 		return nil, nil
 	}
@@ -76,11 +91,11 @@ func (s *State) token(user site.RecordID, etag string) (map[crdt.Cell]crdt.Conte
 		return nil, bad("it cannot be read")
 	}
 	if string(w.User) != string(user[:]) {
-		return nil, bad("it is another user's")
+		return nil, bad("it is another record's")
 	}
 	limit := crdt.MakeStamp(s.cfg.Now().Add(aheadLimit).UnixMilli(), 0)
 	s.cfg.Engine.View(func(v View) {
-		r := reader{v.Set(s.scope), TableUser, string(user[:])}
+		r := reader{v.Set(s.scope), table, string(user[:])}
 		limit = max(limit, r.seen().Max())
 	})
 	seen := make([]crdt.Context, len(w.Seen))

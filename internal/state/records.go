@@ -1,0 +1,398 @@
+package state
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+
+	"carrierclass.net/ccnode/crdt"
+	"carrierclass.net/ccnode/internal/site"
+	"carrierclass.net/ccnode/internal/trust"
+)
+
+// A Record is one of the things an administrator keeps for the own site: a
+// trunk, a group, a menu. Its fields are cells, as their tags say:
+//
+//	`cell:"3"`         a text, a truth, a number; a list or struct as CBOR; policy latest
+//	`cell:"4,true"`    a truth that is true if anybody says so
+//	`cell:"5,secret"`  sealed under the site key; never read back but by Reveal
+//	`cell:"32,set"`    texts, each a cell of its own: additions win
+//
+// Field 1 of every record is its name, field 126 whether it was deleted.
+type Record interface {
+	// kind is the record's table and what a person calls it.
+	kind() (table uint16, name string)
+	// check refuses values that make no sense.
+	check(s *State, id site.RecordID) error
+}
+
+// A Head is what all records begin with.
+type Head struct {
+	ID      site.RecordID `json:"id"`
+	ETag    string        `json:"etag,omitempty"`
+	Name    string        `json:"name" cell:"1"`
+	Deleted bool          `json:"deleted,omitempty" cell:"126,true"`
+}
+
+func (h *Head) head() *Head { return h }
+
+// A shape is how a type of records lies in cells.
+type shape struct {
+	table  uint16
+	name   string
+	fields []shapeField
+}
+
+type shapeField struct {
+	index  []int
+	cell   string
+	name   string
+	policy Policy
+	secret bool
+	set    bool
+}
+
+var shapes sync.Map // reflect.Type → *shape
+
+// kinds are the records there are; their fields are part of the schema.
+var kinds = []Record{Trunk{}, Inbound{}, Group{}, Menu{}, Hours{}, Phone{}, Shop{}}
+
+func init() {
+	for _, r := range kinds {
+		sh := shapeOf(reflect.TypeOf(r))
+		t := table{sh.name, map[string]field{}}
+		for _, f := range sh.fields {
+			t.fields[f.cell] = field{name: f.name, policy: f.policy, secret: f.secret, set: f.set}
+		}
+		if old, ok := schema[sh.table]; ok {
+			panic("state: table of " + sh.name + " is that of " + old.name)
+		}
+		schema[sh.table] = t
+	}
+}
+
+func shapeOf(t reflect.Type) *shape {
+	if sh, ok := shapes.Load(t); ok {
+		return sh.(*shape)
+	}
+	n, name := reflect.Zero(t).Interface().(Record).kind()
+	sh := &shape{table: n, name: name}
+	for _, f := range reflect.VisibleFields(t) {
+		tag, ok := f.Tag.Lookup("cell")
+		if !ok {
+			continue
+		}
+		number, how, _ := strings.Cut(tag, ",")
+		c, err := strconv.ParseUint(number, 10, 7)
+		if err != nil {
+			panic(fmt.Sprintf("state: %s.%s: %v", name, f.Name, err))
+		}
+		x := shapeField{index: f.Index, cell: string([]byte{byte(c)}), secret: how == "secret", set: how == "set"}
+		if how == "true" || x.set {
+			x.policy = True
+		}
+		x.name, _, _ = strings.Cut(f.Tag.Get("json"), ",")
+		x.name = spaced(x.name)
+		sh.fields = append(sh.fields, x)
+	}
+	shapes.Store(t, sh)
+	return sh
+}
+
+// spaced makes "ring time" of "ringTime".
+func spaced(s string) string {
+	var out []byte
+	for i := range len(s) {
+		if c := s[i]; c >= 'A' && c <= 'Z' && i > 0 && s[i-1] >= 'a' {
+			out = append(out, ' ', c|0x20)
+		} else {
+			out = append(out, c)
+		}
+	}
+	return string(out)
+}
+
+// read fills v, a struct, from the cells of r.
+func (sh *shape) read(r reader, v reflect.Value) {
+	for _, f := range sh.fields {
+		x := v.FieldByIndex(f.index)
+		switch {
+		case f.secret:
+		case f.set:
+			var set []string
+			for _, name := range r.set.Fields(r.table, r.rec) {
+				if e, ok := strings.CutPrefix(name, f.cell); ok && e != "" && r.anyTrue(name) {
+					set = append(set, e)
+				}
+			}
+			slices.Sort(set)
+			x.Set(reflect.ValueOf(set))
+		case x.Kind() == reflect.Bool && f.policy == True:
+			x.SetBool(r.anyTrue(f.cell))
+		case x.Kind() == reflect.Bool:
+			x.SetBool(r.truth(f.cell))
+		case x.Kind() == reflect.String:
+			x.SetString(r.text(f.cell))
+		case x.Kind() == reflect.Int:
+			x.SetInt(int64(r.number(f.cell)))
+		default:
+			if b := r.bytes(f.cell); len(b) > 0 {
+				p := reflect.New(x.Type())
+				if unmarshal(b, p.Interface()) {
+					x.Set(p.Elem())
+				}
+			}
+		}
+	}
+}
+
+// encode is the value of one cell.
+func encode(x reflect.Value) []byte {
+	switch x.Kind() {
+	case reflect.Bool:
+		return boolValue(x.Bool())
+	case reflect.String:
+		return []byte(x.String())
+	case reflect.Int:
+		return intValue(int(x.Int()))
+	}
+	if x.IsZero() || x.Kind() == reflect.Slice && x.Len() == 0 {
+		return nil
+	}
+	return marshal(x.Interface())
+}
+
+// writes are what must be written so that a record that reads as old reads as v.
+func (s *State) writes(sh *shape, id site.RecordID, old, v reflect.Value) (ws []crdt.Write, err error) {
+	add := func(f string, value []byte) {
+		ws = append(ws, crdt.Write{Table: sh.table, Record: string(id[:]), Field: f, Value: value})
+	}
+	for _, f := range sh.fields {
+		was, is := old.FieldByIndex(f.index), v.FieldByIndex(f.index)
+		switch {
+		case f.secret:
+			if is.String() == "" {
+				continue // not asked for
+			}
+			c := crdt.Cell{Scope: s.scope, Table: sh.table, Record: string(id[:]), Field: f.cell}
+			b, err := s.keys.Seal(trust.Where(c), []byte(is.String()), lockedRandom{s})
+			if err != nil {
+				return nil, fmt.Errorf("%w: %w", ErrNoKey, err)
+			}
+			add(f.cell, b)
+		case f.set:
+			had, has := was.Interface().([]string), is.Interface().([]string)
+			for _, e := range had {
+				if !slices.Contains(has, e) {
+					add(f.cell+e, boolValue(false))
+				}
+			}
+			for i, e := range has {
+				if len(e) > 60 || e == "" {
+					return nil, fmt.Errorf("%s %.40q: %w: 1 to 60 bytes", f.name, e, ErrInvalid)
+				}
+				if !slices.Contains(had, e) && !slices.Contains(has[:i], e) {
+					add(f.cell+e, boolValue(true))
+				}
+			}
+		default:
+			b := encode(is)
+			if len(b) > 4000 {
+				return nil, fmt.Errorf("%s: %w: it is too long", f.name, ErrInvalid)
+			}
+			if x := is.Kind(); x == reflect.String {
+				if err := checkText(f.name, is.String(), 2000); err != nil {
+					return nil, err
+				}
+			}
+			if !bytes.Equal(encode(was), b) {
+				add(f.cell, b)
+			}
+		}
+	}
+	return ws, nil
+}
+
+// indexRecord keeps what calls look up.
+func (s *State) indexRecord(r reader, id site.RecordID) {
+	for _, k := range kinds {
+		t := reflect.TypeOf(k)
+		sh := shapeOf(t)
+		if sh.table != r.table {
+			continue
+		}
+		if s.ix.records[sh.table] == nil {
+			s.ix.records[sh.table] = map[site.RecordID]any{}
+		}
+		if len(r.set.Fields(r.table, r.rec)) == 0 || r.final() {
+			delete(s.ix.records[sh.table], id)
+			return
+		}
+		p := reflect.New(t)
+		sh.read(r, p.Elem())
+		p.Interface().(interface{ head() *Head }).head().ID = id
+		s.ix.records[sh.table][id] = p.Elem().Interface()
+		return
+	}
+}
+
+// List returns the records of a kind that are not deleted, by name.
+func List[T Record](s *State) (out []T) {
+	var zero T
+	n, _ := zero.kind()
+	s.mu.RLock()
+	for _, x := range s.ix.records[n] {
+		if v := x.(T); !headOf(&v).Deleted {
+			out = append(out, v)
+		}
+	}
+	s.mu.RUnlock()
+	slices.SortFunc(out, func(a, b T) int {
+		x, y := headOf(&a), headOf(&b)
+		if d := strings.Compare(x.Name, y.Name); d != 0 {
+			return d
+		}
+		return bytes.Compare(x.ID[:], y.ID[:])
+	})
+	return out
+}
+
+func headOf[T any](v *T) *Head { return any(v).(interface{ head() *Head }).head() }
+
+// Get returns one, deleted ones too, with its ETag.
+func Get[T Record](s *State, id site.RecordID) (v T, err error) {
+	n, name := v.kind()
+	s.mu.RLock()
+	x, ok := s.ix.records[n][id]
+	s.mu.RUnlock()
+	if !ok {
+		return v, fmt.Errorf("%s %s: %w", name, id, ErrNotFound)
+	}
+	v = x.(T)
+	s.cfg.Engine.View(func(view View) { headOf(&v).ETag = s.tag(view, id, recordKey{n, id}) })
+	return v, nil
+}
+
+// Named finds a record by its id or its name.
+func Named[T Record](s *State, who string) (v T, err error) {
+	if id, err := site.ParseRecordID(who); err == nil {
+		if v, err := Get[T](s, id); err == nil {
+			return v, nil
+		}
+	}
+	found := slices.DeleteFunc(List[T](s), func(x T) bool { return !strings.EqualFold(headOf(&x).Name, who) })
+	_, name := v.kind()
+	switch len(found) {
+	case 1:
+		return Get[T](s, headOf(&found[0]).ID)
+	case 0:
+		return v, fmt.Errorf("%s %q: %w: give a name or an id", name, who, ErrNotFound)
+	}
+	return v, fmt.Errorf("%s %q: %w: %d have that name; give the id", name, who, ErrInvalid, len(found))
+}
+
+// Create makes a record.
+func Create[T Record](ctx context.Context, s *State, by string, v T) (T, error) {
+	id, err := s.newID()
+	if err != nil {
+		return v, err
+	}
+	var zero T
+	return keep(ctx, s, by, id, zero, v, nil)
+}
+
+// Change alters a record as fn says; etag is what the person had seen, "" what
+// is here. A secret that fn leaves empty stays.
+func Change[T Record](ctx context.Context, s *State, by string, id site.RecordID, etag string, fn func(*T) error) (T, error) {
+	old, err := Get[T](s, id)
+	if err != nil {
+		return old, err
+	}
+	n, name := old.kind()
+	token, err := s.tokenOf(n, id, etag)
+	if err != nil {
+		return old, fmt.Errorf("change %s %s: %w", name, id, err)
+	}
+	v := clone(old)
+	if err := fn(&v); err != nil {
+		return old, err
+	}
+	return keep(ctx, s, by, id, old, v, token)
+}
+
+// clone shares nothing that fn could alter.
+func clone[T any](v T) (out T) {
+	if unmarshal(marshal(v), &out) {
+		return out
+	}
+	return v
+}
+
+func keep[T Record](ctx context.Context, s *State, by string, id site.RecordID, old, v T, token map[crdt.Cell]crdt.Context) (T, error) {
+	sh := shapeOf(reflect.TypeOf(v))
+	fail := func(err error) (T, error) { return old, fmt.Errorf("keep %s %q: %w", sh.name, headOf(&v).Name, err) }
+	s.write.Lock()
+	defer s.write.Unlock()
+	if !headOf(&v).Deleted {
+		if headOf(&v).Name == "" {
+			return fail(fmt.Errorf("name: %w: it is empty", ErrInvalid))
+		}
+		if err := v.check(s, id); err != nil {
+			return fail(err)
+		}
+	}
+	ws, err := s.writes(sh, id, reflect.ValueOf(old), reflect.ValueOf(v))
+	if err != nil {
+		return fail(err)
+	}
+	m := Mutation{Scope: s.scope, Token: token, Writes: ws}
+	if len(ws) > 0 {
+		s.cfg.Engine.View(func(view View) {
+			ref, more := s.person(view, by)
+			m.By, m.Writes = ref, append(m.Writes, more...)
+			for _, w := range more {
+				if c := (crdt.Cell{Scope: s.scope, Table: w.Table, Record: w.Record, Field: w.Field}); token != nil {
+					token[c] = view.Set(s.scope).Known(c)
+				}
+			}
+		})
+		// More than fits one change is written one after the other, the name
+		// first: what a power cut leaves is a record that can be edited on.
+		for part := range slices.Chunk(m.Writes, crdt.MaxWrites) {
+			if _, err := s.commit(ctx, Mutation{Scope: m.Scope, By: m.By, Token: m.Token, Writes: part}); err != nil {
+				return fail(err)
+			}
+		}
+		s.follow(ctx, id)
+	}
+	out, err := Get[T](s, id)
+	if err != nil {
+		return fail(err)
+	}
+	return out, nil
+}
+
+// Reveal opens a secret of a record, for those who must use it: field is its
+// number. "" without one.
+func Reveal[T Record](s *State, id site.RecordID, field byte) (string, error) {
+	var zero T
+	n, name := zero.kind()
+	c := crdt.Cell{Scope: s.scope, Table: n, Record: string(id[:]), Field: string([]byte{field})}
+	var b []byte
+	s.cfg.Engine.View(func(v View) {
+		b = bytes.Clone(reader{v.Set(s.scope), n, string(id[:])}.bytes(c.Field))
+	})
+	if len(b) == 0 {
+		return "", nil
+	}
+	out, err := s.keys.Open(trust.Where(c), b)
+	if err != nil {
+		return "", fmt.Errorf("open the secret of %s %s: %w", name, id, err)
+	}
+	return string(out), nil
+}
