@@ -37,7 +37,7 @@ var doors = map[string][]string{
 	"internal/pair":          {"internal/site"},
 	"internal/replica":       {"internal/site", "internal/disk", "internal/blob", "crdt", "mesh"},
 	"internal/api":           {"internal/site"},
-	"internal/provision":     {"internal/site", "sipcore/message"},
+	"internal/provision":     {"internal/site"},
 	"internal/sntp":          {},
 	"internal/node":          {"internal", "crdt", "sipcore", "features", "mesh"},
 	"internal/demo":          {"internal", "mesh/mdns", "sipcore/phonetest", "features/media"},
