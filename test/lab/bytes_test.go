@@ -2,11 +2,14 @@ package lab
 
 import (
 	"fmt"
+	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
+	"carrierclass.net/ccnode/internal/api"
 	"carrierclass.net/ccnode/test/lab/labkit"
 )
 
@@ -15,6 +18,7 @@ import (
 const (
 	coldLimit = 2600 // dial, hello and the first change
 	editLimit = 420  // one change over an open connection
+	manyLimit = 130  // each of twenty changes at once
 )
 
 // wires lists the TCP connections between two hosts as the first one sees
@@ -68,6 +72,7 @@ func TestBytesOfAChange(t *testing.T) {
 	a1 := found(l, "a", "a1")
 	b1 := join(l, "b", "b1", a1, "--site", "0002")
 	a1.User("201", "--name", "Ana")
+	load(t, a1, 300, 20)
 	l.AwaitSettled(30*time.Second, a1, b1)
 	for _, n := range []*labkit.Node{a1, b1} {
 		if err := n.Stop(15 * time.Second); err != nil {
@@ -98,6 +103,19 @@ func TestBytesOfAChange(t *testing.T) {
 	}
 	said(t, "a new user at the other site", cost(l, func() { b1.User("202", "--name", "Bea") }, a1, b1), 2*editLimit)
 	said(t, "a change by the other site", cost(l, name(b1, "202", "Beate"), a1, b1), editLimit)
+
+	said(t, "twenty changes at once", cost(l, func() {
+		var all sync.WaitGroup
+		for i := range 20 {
+			all.Go(func() {
+				name := fmt.Sprintf("Seller %d", i+1)
+				if err := a1.Ask(http.MethodPatch, "/users/"+ext(300+i), api.UserPatch{Name: &name}, &api.User{}); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		all.Wait()
+	}, a1, b1), 20*manyLimit)
 
 	window := long(60*time.Second, 600*time.Second)
 	mark := l.Wan()
