@@ -103,10 +103,14 @@ func newNode(opt Options) *Node {
 	return n
 }
 
-func (n *Node) serve(ctx context.Context) error {
-	ctx, cancel := context.WithCancelCause(ctx)
+func (n *Node) serve(told context.Context) error {
+	ctx, cancel := context.WithCancelCause(told)
 	defer cancel(nil)
-	return advise(n.run(ctx, cancel), n.cfg.Data)
+	err := n.run(ctx, cancel)
+	if told.Err() != nil && errors.Is(err, context.Canceled) {
+		return nil // it was told to stop while it started
+	}
+	return advise(err, n.cfg.Data)
 }
 
 // advise says what to do about what the operating system refused.
