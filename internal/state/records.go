@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 
 	"carrierclass.net/ccnode/crdt"
 	"carrierclass.net/ccnode/internal/site"
@@ -16,7 +15,8 @@ import (
 )
 
 // A Record is one of the things an administrator keeps for the own site: a
-// trunk, a group, a menu. Its fields are cells, as their tags say:
+// trunk, a group, a menu (internal/site, records.go). Its fields are cells, as
+// their tags say:
 //
 //	`cell:"3"`         a text, a truth, a number; a list or struct as CBOR; policy latest
 //	`cell:"4,true"`    a truth that is true if anybody says so
@@ -25,21 +25,8 @@ import (
 //
 // Field 1 of every record is its name, field 126 whether it was deleted.
 type Record interface {
-	// kind is the record's table and what a person calls it.
-	kind() (table uint16, name string)
-	// check refuses values that make no sense.
-	check(s *State, id site.RecordID) error
+	site.Trunk | site.Inbound | site.Group | site.Menu | site.Hours | site.Phone | site.Shop
 }
-
-// A Head is what all records begin with.
-type Head struct {
-	ID      site.RecordID `json:"id"`
-	ETag    string        `json:"etag,omitempty"`
-	Name    string        `json:"name" cell:"1"`
-	Deleted bool          `json:"deleted,omitempty" cell:"126,true"`
-}
-
-func (h *Head) head() *Head { return h }
 
 // A shape is how a type of records lies in cells.
 type shape struct {
@@ -57,31 +44,51 @@ type shapeField struct {
 	set    bool
 }
 
-var shapes sync.Map // reflect.Type → *shape
+// kinds are the records there are, each with its table, its name and what
+// refuses values that make no sense; their fields are part of the schema.
+var kinds = map[reflect.Type]kind{
+	reflect.TypeFor[site.Trunk]():   {TableTrunk, "trunk", checked(checkTrunk)},
+	reflect.TypeFor[site.Inbound](): {TableInbound, "public number", checked(checkInbound)},
+	reflect.TypeFor[site.Group]():   {TableGroup, "group", checked(checkGroup)},
+	reflect.TypeFor[site.Menu]():    {TableMenu, "menu", checked(checkMenu)},
+	reflect.TypeFor[site.Hours]():   {TableHours, "opening hours", checked(checkHours)},
+	reflect.TypeFor[site.Phone]():   {TablePhone, "phone", checked(checkPhone)},
+	reflect.TypeFor[site.Shop]():    {TableShop, "shop", checked(checkShop)},
+}
 
-// kinds are the records there are; their fields are part of the schema.
-var kinds = []Record{Trunk{}, Inbound{}, Group{}, Menu{}, Hours{}, Phone{}, Shop{}}
+type kind struct {
+	table uint16
+	name  string
+	check func(s *State, v any, id site.RecordID) error
+}
+
+func checked[T Record](fn func(*State, T, site.RecordID) error) func(*State, any, site.RecordID) error {
+	return func(s *State, v any, id site.RecordID) error { return fn(s, v.(T), id) }
+}
+
+// byTable finds the type of a table's records.
+var byTable = map[uint16]reflect.Type{}
 
 func init() {
-	for _, r := range kinds {
-		sh := shapeOf(reflect.TypeOf(r))
-		t := table{sh.name, map[string]field{}}
+	for t, k := range kinds {
+		sh := shapeOf(t, k)
+		of := table{sh.name, map[string]field{}}
 		for _, f := range sh.fields {
-			t.fields[f.cell] = field{name: f.name, policy: f.policy, secret: f.secret, set: f.set}
+			of.fields[f.cell] = field{name: f.name, policy: f.policy, secret: f.secret, set: f.set}
 		}
-		if old, ok := schema[sh.table]; ok {
-			panic("state: table of " + sh.name + " is that of " + old.name)
-		}
-		schema[sh.table] = t
+		schema[sh.table] = of
+		byTable[sh.table] = t
+		shapes[t] = sh
 	}
 }
 
-func shapeOf(t reflect.Type) *shape {
-	if sh, ok := shapes.Load(t); ok {
-		return sh.(*shape)
-	}
-	n, name := reflect.Zero(t).Interface().(Record).kind()
-	sh := &shape{table: n, name: name}
+// shapes are made once, in init.
+var shapes = map[reflect.Type]*shape{}
+
+func shapeFor[T Record]() *shape { return shapes[reflect.TypeFor[T]()] }
+
+func shapeOf(t reflect.Type, k kind) *shape {
+	sh := &shape{table: k.table, name: k.name}
 	for _, f := range reflect.VisibleFields(t) {
 		tag, ok := f.Tag.Lookup("cell")
 		if !ok {
@@ -90,7 +97,7 @@ func shapeOf(t reflect.Type) *shape {
 		number, how, _ := strings.Cut(tag, ",")
 		c, err := strconv.ParseUint(number, 10, 7)
 		if err != nil {
-			panic(fmt.Sprintf("state: %s.%s: %v", name, f.Name, err))
+			panic(fmt.Sprintf("state: %s.%s: %v", k.name, f.Name, err))
 		}
 		x := shapeField{index: f.Index, cell: string([]byte{byte(c)}), secret: how == "secret", set: how == "set"}
 		if how == "true" || x.set {
@@ -100,7 +107,6 @@ func shapeOf(t reflect.Type) *shape {
 		x.name = spaced(x.name)
 		sh.fields = append(sh.fields, x)
 	}
-	shapes.Store(t, sh)
 	return sh
 }
 
@@ -220,33 +226,27 @@ func (s *State) writes(sh *shape, id site.RecordID, old, v reflect.Value) (ws []
 
 // indexRecord keeps what calls look up.
 func (s *State) indexRecord(r reader, id site.RecordID) {
-	for _, k := range kinds {
-		t := reflect.TypeOf(k)
-		sh := shapeOf(t)
-		if sh.table != r.table {
-			continue
-		}
-		if s.ix.records[sh.table] == nil {
-			s.ix.records[sh.table] = map[site.RecordID]any{}
-		}
-		if len(r.set.Fields(r.table, r.rec)) == 0 || r.final() {
-			delete(s.ix.records[sh.table], id)
-			return
-		}
-		p := reflect.New(t)
-		sh.read(r, p.Elem())
-		p.Interface().(interface{ head() *Head }).head().ID = id
-		s.ix.records[sh.table][id] = p.Elem().Interface()
+	t, ok := byTable[r.table]
+	if !ok {
 		return
 	}
+	if s.ix.records[r.table] == nil {
+		s.ix.records[r.table] = map[site.RecordID]any{}
+	}
+	if len(r.set.Fields(r.table, r.rec)) == 0 || r.final() {
+		delete(s.ix.records[r.table], id)
+		return
+	}
+	p := reflect.New(t)
+	shapes[t].read(r, p.Elem())
+	p.Interface().(interface{ Record() *site.Head }).Record().ID = id
+	s.ix.records[r.table][id] = p.Elem().Interface()
 }
 
 // List returns the records of a kind that are not deleted, by name.
 func List[T Record](s *State) (out []T) {
-	var zero T
-	n, _ := zero.kind()
 	s.mu.RLock()
-	for _, x := range s.ix.records[n] {
+	for _, x := range s.ix.records[shapeFor[T]().table] {
 		if v := x.(T); !headOf(&v).Deleted {
 			out = append(out, v)
 		}
@@ -262,19 +262,19 @@ func List[T Record](s *State) (out []T) {
 	return out
 }
 
-func headOf[T any](v *T) *Head { return any(v).(interface{ head() *Head }).head() }
+func headOf[T Record](v *T) *site.Head { return any(v).(interface{ Record() *site.Head }).Record() }
 
 // Get returns one, deleted ones too, with its ETag.
 func Get[T Record](s *State, id site.RecordID) (v T, err error) {
-	n, name := v.kind()
+	sh := shapeFor[T]()
 	s.mu.RLock()
-	x, ok := s.ix.records[n][id]
+	x, ok := s.ix.records[sh.table][id]
 	s.mu.RUnlock()
 	if !ok {
-		return v, fmt.Errorf("%s %s: %w", name, id, ErrNotFound)
+		return v, fmt.Errorf("%s %s: %w", sh.name, id, ErrNotFound)
 	}
 	v = x.(T)
-	s.cfg.Engine.View(func(view View) { headOf(&v).ETag = s.tag(view, id, recordKey{n, id}) })
+	s.cfg.Engine.View(func(view View) { headOf(&v).ETag = s.tag(view, id, recordKey{sh.table, id}) })
 	return v, nil
 }
 
@@ -286,7 +286,7 @@ func Named[T Record](s *State, who string) (v T, err error) {
 		}
 	}
 	found := slices.DeleteFunc(List[T](s), func(x T) bool { return !strings.EqualFold(headOf(&x).Name, who) })
-	_, name := v.kind()
+	name := shapeFor[T]().name
 	switch len(found) {
 	case 1:
 		return Get[T](s, headOf(&found[0]).ID)
@@ -313,10 +313,10 @@ func Change[T Record](ctx context.Context, s *State, by string, id site.RecordID
 	if err != nil {
 		return old, err
 	}
-	n, name := old.kind()
-	token, err := s.tokenOf(n, id, etag)
+	sh := shapeFor[T]()
+	token, err := s.tokenOf(sh.table, id, etag)
 	if err != nil {
-		return old, fmt.Errorf("change %s %s: %w", name, id, err)
+		return old, fmt.Errorf("change %s %s: %w", sh.name, id, err)
 	}
 	v := clone(old)
 	if err := fn(&v); err != nil {
@@ -334,7 +334,7 @@ func clone[T any](v T) (out T) {
 }
 
 func keep[T Record](ctx context.Context, s *State, by string, id site.RecordID, old, v T, token map[crdt.Cell]crdt.Context) (T, error) {
-	sh := shapeOf(reflect.TypeOf(v))
+	sh := shapeFor[T]()
 	fail := func(err error) (T, error) { return old, fmt.Errorf("keep %s %q: %w", sh.name, headOf(&v).Name, err) }
 	s.write.Lock()
 	defer s.write.Unlock()
@@ -342,7 +342,7 @@ func keep[T Record](ctx context.Context, s *State, by string, id site.RecordID, 
 		if headOf(&v).Name == "" {
 			return fail(fmt.Errorf("name: %w: it is empty", ErrInvalid))
 		}
-		if err := v.check(s, id); err != nil {
+		if err := kinds[reflect.TypeFor[T]()].check(s, v, id); err != nil {
 			return fail(err)
 		}
 	}
@@ -380,8 +380,8 @@ func keep[T Record](ctx context.Context, s *State, by string, id site.RecordID, 
 // Reveal opens a secret of a record, for those who must use it: field is its
 // number. "" without one.
 func Reveal[T Record](s *State, id site.RecordID, field byte) (string, error) {
-	var zero T
-	n, name := zero.kind()
+	sh := shapeFor[T]()
+	n, name := sh.table, sh.name
 	c := crdt.Cell{Scope: s.scope, Table: n, Record: string(id[:]), Field: string([]byte{field})}
 	var b []byte
 	s.cfg.Engine.View(func(v View) {
