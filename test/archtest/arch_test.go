@@ -39,6 +39,7 @@ var doors = map[string][]string{
 	"internal/api":           {"internal/site"},
 	"internal/provision":     {"internal/site"},
 	"internal/sntp":          {},
+	"internal/schedule":      {},
 	"internal/node":          {"internal", "crdt", "sipcore", "features", "mesh"},
 	"internal/demo":          {"internal", "mesh/mdns", "sipcore/phonetest", "features/media"},
 	"cmd/ccnode":             {"internal", "mesh"},
@@ -62,7 +63,7 @@ var fences = map[string][]string{
 
 // pure rooms compute. They see neither the world nor the clock.
 var (
-	pure   = []string{"crdt", "sipcore/route", "mesh/invite", "mesh/pairing"}
+	pure   = []string{"crdt", "internal/schedule", "sipcore/route", "mesh/invite", "mesh/pairing"}
 	world  = []string{"context", "crypto/rand", "log", "log/slog", "math/rand", "math/rand/v2", "net", "os", "sync", "sync/atomic", "syscall"}
 	clocks = []string{"Now", "Since", "Until", "Sleep", "After", "AfterFunc", "Tick", "NewTimer", "NewTicker"}
 )
