@@ -267,11 +267,14 @@ func (s *Server) Count() int {
 func (s *Server) Drain(ctx context.Context) {
 	s.mu.Lock()
 	s.draining = true
-	empty := make(chan struct{})
-	if len(s.calls) == 0 {
-		close(empty)
-	} else {
-		s.empty = empty
+	empty := s.empty // of somebody who drains already
+	if empty == nil {
+		empty = make(chan struct{})
+		if len(s.calls) == 0 {
+			close(empty)
+		} else {
+			s.empty = empty
+		}
 	}
 	s.mu.Unlock()
 	t := time.NewTimer(s.cfg.Grace)

@@ -24,7 +24,7 @@ func (s *Server) invite(tx *transaction.ServerTx) {
 		tx.Respond(s.refusal(tx, site.TooManyHops))
 		return
 	}
-	if req.Contact() == nil || req.Contact().Address.Wildcard {
+	if at := req.Contact(); at == nil || at.Address.Wildcard || at.Address.Scheme != "sip" && at.Address.Scheme != "sips" { // RFC 3261 §8.1.1.8
 		tx.Respond(tx.Response(400, "Contact Missing"))
 		return
 	}

@@ -2,7 +2,9 @@ package b2bua
 
 import (
 	"context"
+	"maps"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -196,6 +198,9 @@ func (l *Leg) next(method sip.RequestMethod) (*sip.Request, edge.Dest, error) {
 	return l.request(method, l.localSeq), l.dest, nil
 }
 
+// maxAcks is how many ACKs a leg keeps for 2xx that come again.
+const maxAcks = 4
+
 // ack acknowledges a 2xx to our INVITE with number seq.
 func (l *Leg) ack(tx *transaction.ClientTx, res *sip.Response, sdp []byte) {
 	l.mu.Lock()
@@ -211,7 +216,9 @@ func (l *Leg) ack(tx *transaction.ClientTx, res *sip.Response, sdp []byte) {
 		l.acks = map[uint32]*sip.Request{}
 	}
 	l.acks[seq] = ack
-	delete(l.acks, seq-1)
+	for len(l.acks) > maxAcks {
+		delete(l.acks, slices.Min(slices.Collect(maps.Keys(l.acks))))
+	}
 	l.mu.Unlock()
 	if err := tx.Ack(context.Background(), ack, d); err != nil {
 		l.srv.log.Warn("ACK not sent", "call", l.call.Chain(), "to", d.String(), "err", err)

@@ -286,3 +286,41 @@ func TestPairIsNotWaitedForLonger(t *testing.T) {
 		h.do(sip.BYE, "")
 	})
 }
+
+// Who drains first is told too when somebody else drains as well.
+func TestDrainTwice(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, n, ana, bob, _ := shop(t)
+		defer w.close()
+		a, _ := talk(t, ana, bob)
+		n.speak()
+		begun := time.Now()
+		done := make(chan struct{})
+		for range 2 {
+			go func() { n.calls.Drain(context.Background()); done <- struct{}{} }()
+			synctest.Wait()
+		}
+		a.do(sip.BYE, "")
+		<-done
+		<-done
+		if took := time.Since(begun); took > time.Second {
+			t.Errorf("draining took %s", took)
+		}
+	})
+}
+
+// Requests in a dialog need an address: a call from a Contact that is none is
+// not taken.
+func TestContactMustBeSIP(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, _, ana, _, _ := shop(t)
+		defer w.close()
+		got := ana.call("202", "v=0 ana", func(r *sip.Request) {
+			message.Remove(r, "Contact")
+			r.AppendHeader(sip.NewHeader("Contact", "<tel:+33472001201>"))
+		}).status()
+		if got != 400 {
+			t.Errorf("got %d", got)
+		}
+	})
+}

@@ -3,6 +3,8 @@ package subscribe
 import (
 	"bytes"
 	"context"
+	"fmt"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"sync"
@@ -252,6 +254,10 @@ func (s *Server) notify(x *subscription, force bool) {
 	s.mu.Unlock()
 	go func() { // ends when the phone has been told everything, or with the server
 		defer func() {
+			if r := recover(); r != nil {
+				s.log.Error("A subscription panicked and is forgotten", "aor", x.line.AOR.String(), "err", fmt.Sprint(r), "stack", string(debug.Stack()))
+				s.forget(x)
+			}
 			s.mu.Lock()
 			defer s.mu.Unlock()
 			if s.running--; s.running == 0 {

@@ -307,3 +307,23 @@ func TestSubscribeRefusals(t *testing.T) {
 		}
 	})
 }
+
+// broken is a mailbox with a bug.
+type broken struct{}
+
+func (broken) Summary(site.RecordID) site.Summary { panic("a bug") }
+
+// A bug in a package ends the subscription, not the node.
+func TestPanicInAPackageEndsOnlyItsSubscription(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, func(c *subscribe.Config) { c.Packages = []subscribe.Package{mwi.New(broken{})} })
+		defer b.close()
+		if got := b.subscribe("0001201", 300).StatusCode; got != 200 {
+			t.Errorf("got %d", got)
+		}
+		synctest.Wait()
+		if got := b.subs.Count(); got != 0 {
+			t.Errorf("%d subscriptions are left", got)
+		}
+	})
+}
