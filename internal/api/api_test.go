@@ -22,6 +22,7 @@ type shop struct {
 	by      string
 }
 
+func (s *shop) Shop() Shop                    { return Shop{} }
 func (s *shop) Status(context.Context) Status { return Status{Version: "test"} }
 func (s *shop) User(_ context.Context, who string) (User, error) {
 	if who != "201" {

@@ -20,6 +20,9 @@ type Backend interface {
 	PatchUser(ctx context.Context, by, who, etag string, p UserPatch) (User, error)
 	Where(ctx context.Context, who string) (Location, error)
 
+	// Shop is what an administrator keeps beside users and boxes.
+	Shop() Shop
+
 	Invites(ctx context.Context) ([]Invite, error)
 	CreateInvite(ctx context.Context, by string, n NewInvite) (Invite, error)
 	RevokeInvite(ctx context.Context, by string, id site.RecordID) error

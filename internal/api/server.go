@@ -242,6 +242,8 @@ func register(h huma.API, b Backend) {
 			return nil, problem(moveMessage(ctx, b, in.Who, in.ID, "trash"))
 		})
 
+	registerShop(h, b.Shop())
+
 	huma.Register(h, op("list-invites", get, "/invites", "Invites of this site", "joining"),
 		func(ctx context.Context, _ *none) (*body[[]Invite], error) {
 			is, err := b.Invites(ctx)
