@@ -57,8 +57,9 @@ type View interface {
 	// After lists arrivals with numbers above n, in order, until their sizes
 	// exceed limit bytes; at least one if there is any.
 	After(s crdt.Scope, n uint64, limit int) []Arrival
-	// Bytes returns a change as it was received; nil if it is no longer live.
-	Bytes(crdt.ID) []byte
+	// Bytes returns a change as it was received; nil if it is no longer live. An
+	// error says that it cannot be read now: it and what follows is sent later.
+	Bytes(crdt.ID) ([]byte, error)
 	Fingerprint(crdt.Scope) crdt.Fingerprint
 	// Epoch is the one drawn at this start; Believes says whether a cursor into
 	// our numbers can be trusted (its epoch is listed and fits its number).
@@ -157,6 +158,12 @@ const (
 	maxWants = 4
 	// maxPushed bounds the outbox entries on their way to one peer.
 	maxPushed = 16
+	// maxTaken bounds the changes of one batch that is taken: it has to fit into
+	// one transaction, whatever the peer sends. An honest one has under 100.
+	maxTaken      = 256
+	maxTakenBytes = 128 << 10
+	// maxScopes bounds the scopes a peer may send batches of on one link.
+	maxScopes = 1024
 )
 
 // ErrProtocol is why a link is dropped whose peer does not keep to the rules.
@@ -167,6 +174,7 @@ var ErrProtocol = errors.New("the peer broke the protocol")
 type Machine struct {
 	view  View
 	peers map[Peer]*peer
+	away  map[Peer]*peer // linked, and no neighbours at the moment
 	order []Peer
 	ready Ready
 }
@@ -235,7 +243,7 @@ func (p *peer) count(s crdt.Scope) *counts {
 }
 
 // New makes a machine that knows no neighbours yet.
-func New(v View) *Machine { return &Machine{view: v, peers: map[Peer]*peer{}} }
+func New(v View) *Machine { return &Machine{view: v, peers: map[Peer]*peer{}, away: map[Peer]*peer{}} }
 
 // Configure replaces the neighbours. Links of those that stay go on.
 func (m *Machine) Configure(ns []Neighbour) {
@@ -243,10 +251,16 @@ func (m *Machine) Configure(ns []Neighbour) {
 	m.peers, m.order = map[Peer]*peer{}, nil
 	for _, n := range ns {
 		p := old[n.Peer]
+		delete(old, n.Peer)
+		stranger := m.away[n.Peer] // what it said so far was not heard
+		if p == nil {
+			p = stranger
+		}
 		if p == nil {
 			p = &peer{}
 		}
-		other := p.linked && !slices.Equal(p.Shared, n.Shared)
+		delete(m.away, n.Peer)
+		other := p.linked && (stranger != nil || !slices.Equal(p.Shared, n.Shared))
 		p.Neighbour = n
 		p.clear = nil // the numbers may have been given anew
 		m.peers[n.Peer] = p
@@ -257,6 +271,12 @@ func (m *Machine) Configure(ns []Neighbour) {
 			m.hail(p, true)
 		}
 	}
+	for id, p := range old { // its link may outlast this list, and be wanted again
+		if p.linked {
+			p.heard, p.scopes, p.pushed = false, nil, nil
+			m.away[id] = p
+		}
+	}
 	slices.SortFunc(m.order, func(a, b Peer) int { return slices.Compare(a[:], b[:]) })
 	m.pump()
 }
@@ -264,8 +284,10 @@ func (m *Machine) Configure(ns []Neighbour) {
 // LinkUp says that a link to p is open, or was replaced by a new one.
 func (m *Machine) LinkUp(id Peer) {
 	p := m.peers[id]
-	if p == nil {
-		return
+	stranger := p == nil
+	if stranger { // perhaps the next list of neighbours has it
+		p = &peer{Neighbour: Neighbour{Peer: id}}
+		m.away[id] = p
 	}
 	p.linked, p.heard, p.scopes, p.pushed, p.push = true, false, nil, nil, 0
 	p.link++
@@ -273,7 +295,9 @@ func (m *Machine) LinkUp(id Peer) {
 	// What was meant for the link before would be read as the first of this one.
 	m.ready.Messages = slices.DeleteFunc(m.ready.Messages, func(o Message) bool { return o.Peer == id })
 	p.counts = map[crdt.Scope]*counts{}
-	m.hail(p, false)
+	if !stranger {
+		m.hail(p, false)
+	}
 }
 
 // hail says our hello.
@@ -289,6 +313,7 @@ func (m *Machine) hail(p *peer, answer bool) {
 
 // LinkDown says that the link to p is gone.
 func (m *Machine) LinkDown(id Peer) {
+	delete(m.away, id)
 	if p := m.peers[id]; p != nil {
 		p.linked, p.heard, p.scopes, p.pushed = false, false, nil, nil
 		p.sent, p.got = memory{}, memory{}
@@ -302,15 +327,33 @@ func (m *Machine) Changed(crdt.Scope) { m.pump() }
 // Receive takes one message. A peer that breaks the rules is dropped.
 func (m *Machine) Receive(id Peer, body []byte) {
 	p := m.peers[id]
+	read := m.receive
+	if p == nil {
+		p, read = m.away[id], m.overhear
+	}
 	if p == nil || !p.linked {
 		return
 	}
-	if err := m.receive(p, body); err != nil {
+	if err := read(p, body); err != nil {
 		m.ready.Drop = append(m.ready.Drop, Drop{id, fmt.Errorf("%w: %w", ErrProtocol, err)})
 		m.LinkDown(id)
 		return
 	}
 	m.pump()
+}
+
+// overhear keeps count of what a peer says that is no neighbour, and takes
+// nothing of it.
+func (m *Machine) overhear(p *peer, body []byte) error {
+	kind, rest, err := p.got.split(body)
+	if err != nil || kind != kindBatch {
+		return err
+	}
+	var b batchMsg
+	if err := decode(rest, &b); err != nil {
+		return err
+	}
+	return m.batch(p, b)
 }
 
 func (m *Machine) receive(p *peer, body []byte) error {
@@ -330,19 +373,7 @@ func (m *Machine) receive(p *peer, body []byte) error {
 		if err := decode(rest, &b); err != nil {
 			return err
 		}
-		s := crdt.Scope(b.Scope)
-		c := p.count(s)
-		c.received++
-		if p.scopes[s] == nil {
-			// A scope we do not share (any more), or not yet: nothing is taken.
-			c.stored++
-			m.send(p, kindAck, ackMsg{Scope: b.Scope})
-			return nil
-		}
-		if len(b.Changes) == 0 {
-			return errors.New("a batch without changes")
-		}
-		m.ready.Incoming = append(m.ready.Incoming, Incoming{Peer: p.Peer, Scope: s, Changes: b.Changes, Cursor: Cursor{p.epoch, b.N}, link: p.link})
+		return m.batch(p, b)
 	case kindAck:
 		var a ackMsg
 		if err := decode(rest, &a); err != nil {
@@ -376,6 +407,9 @@ func (m *Machine) receive(p *peer, body []byte) error {
 		if err := decode(rest, &b); err != nil {
 			return err
 		}
+		if len(b.Changes) > maxPushed {
+			return fmt.Errorf("%d changes pushed at once", len(b.Changes))
+		}
 		m.ready.Incoming = append(m.ready.Incoming, Incoming{Peer: p.Peer, Changes: b.Changes, Push: b.Seq, link: p.link})
 	case kindPushed:
 		var a pushedMsg
@@ -388,6 +422,37 @@ func (m *Machine) receive(p *peer, body []byte) error {
 		}
 	}
 	return nil // kinds of a later version are ignored
+}
+
+// batch takes changes of a scope that is shared.
+func (m *Machine) batch(p *peer, b batchMsg) error {
+	s := crdt.Scope(b.Scope)
+	if p.counts[s] == nil && (!s.Valid() || len(p.counts) >= maxScopes) {
+		return fmt.Errorf("a batch of scope %s, after those of %d others", s, len(p.counts))
+	}
+	if len(b.Changes) > maxTaken {
+		return fmt.Errorf("a batch of %d changes", len(b.Changes))
+	}
+	size := 0
+	for _, c := range b.Changes {
+		size += len(c)
+	}
+	if size > maxTakenBytes {
+		return fmt.Errorf("a batch of %d bytes", size)
+	}
+	c := p.count(s)
+	c.received++
+	if p.scopes[s] == nil {
+		// A scope we do not share (any more), or not yet: nothing is taken.
+		c.stored++
+		m.send(p, kindAck, ackMsg{Scope: b.Scope})
+		return nil
+	}
+	if len(b.Changes) == 0 {
+		return errors.New("a batch without changes")
+	}
+	m.ready.Incoming = append(m.ready.Incoming, Incoming{Peer: p.Peer, Scope: s, Changes: b.Changes, Cursor: Cursor{p.epoch, b.N}, link: p.link})
+	return nil
 }
 
 func (m *Machine) hello(p *peer, h hello) error {
@@ -428,7 +493,10 @@ func (m *Machine) hello(p *peer, h hello) error {
 }
 
 func (m *Machine) acked(p *peer, s crdt.Scope, n uint64) {
-	c := p.count(s)
+	c := p.counts[s]
+	if c == nil {
+		return // of a batch that was never sent
+	}
 	c.answered++
 	x := p.scopes[s]
 	if x == nil || c.answered <= x.stale || n > x.sent {
@@ -448,9 +516,13 @@ func (m *Machine) acked(p *peer, s crdt.Scope, n uint64) {
 // before): the peer may forget that it owes it.
 func (m *Machine) Stored(in Incoming) {
 	p := m.peers[in.Peer]
-	if p == nil || !p.linked || !p.heard {
+	if p == nil {
+		p = m.away[in.Peer]
+	}
+	if p == nil || !p.linked {
 		return
 	}
+	// Also while another hello is awaited: acknowledgements are counted.
 	switch {
 	case in.Push != 0 && in.link == p.link:
 		m.send(p, kindPushed, pushedMsg{Seq: in.Push})

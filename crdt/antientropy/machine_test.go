@@ -1,6 +1,7 @@
 package antientropy
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -25,6 +26,7 @@ type box struct {
 	stamp   crdt.Stamp
 	holds   []crdt.Scope
 	keep    func(*crdt.Change) bool // changes that are held, not applied
+	blind   bool                    // the store cannot be read
 	looked  int                     // arrivals that After gave out
 }
 
@@ -41,7 +43,12 @@ func (b *box) After(s crdt.Scope, n uint64, limit int) (out []Arrival) {
 	}
 	return out
 }
-func (b *box) Bytes(id crdt.ID) []byte                 { return b.bytes[id] }
+func (b *box) Bytes(id crdt.ID) ([]byte, error) {
+	if b.blind {
+		return nil, errors.New("the store cannot be read")
+	}
+	return b.bytes[id], nil
+}
 func (b *box) Fingerprint(crdt.Scope) crdt.Fingerprint { return b.set.Fingerprint() }
 func (b *box) Epoch() uint32                           { return b.epoch }
 func (b *box) Believes(_ crdt.Scope, c Cursor) bool {

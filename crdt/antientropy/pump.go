@@ -44,16 +44,24 @@ func (m *Machine) next(p *peer, s crdt.Scope, x *exchange) bool {
 	if len(as) == 0 {
 		return false
 	}
-	msg := batchMsg{Scope: []byte(s), N: as[len(as)-1].N}
-	size := 0
+	msg := batchMsg{Scope: []byte(s)}
+	size, all := 0, true
 	for _, a := range as {
-		if a.From == p.Peer && a.N > x.echo {
-			continue
+		if a.From != p.Peer || a.N <= x.echo {
+			b, err := m.view.Bytes(a.ID)
+			if err != nil {
+				all = false
+				break
+			}
+			if b != nil {
+				msg.Changes = append(msg.Changes, b)
+				size += len(b)
+			}
 		}
-		if b := m.view.Bytes(a.ID); b != nil {
-			msg.Changes = append(msg.Changes, b)
-			size += len(b)
-		}
+		msg.N = a.N
+	}
+	if msg.N == 0 {
+		return false
 	}
 	x.sent = msg.N
 	if len(msg.Changes) == 0 { // only echoes of its own: nobody need be told
@@ -63,13 +71,13 @@ func (m *Machine) next(p *peer, s crdt.Scope, x *exchange) bool {
 		} else {
 			x.bounds = append(x.bounds, bound{msg.N, 0})
 		}
-		return true
+		return all
 	}
 	x.batches++
 	x.inflight += size
 	x.bounds = append(x.bounds, bound{msg.N, size})
 	m.send(p, kindBatch, msg)
-	return true
+	return all
 }
 
 // compare ends an exchange that began with different fingerprints. Whoever has
@@ -133,8 +141,8 @@ func (m *Machine) pushOut(p *peer) {
 		if !slices.Contains(p.Holds, o.Scope) || m.underway(o.ID) {
 			continue
 		}
-		b := m.view.Bytes(o.ID)
-		if b == nil {
+		b, err := m.view.Bytes(o.ID)
+		if b == nil || err != nil {
 			continue
 		}
 		p.push++

@@ -3,6 +3,7 @@ package replica
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -521,19 +522,21 @@ func (v machineView) After(s crdt.Scope, n uint64, limit int) (out []antientropy
 	return out
 }
 
-func (v machineView) Bytes(id crdt.ID) (raw []byte) {
+func (v machineView) Bytes(id crdt.ID) (raw []byte, err error) {
 	if o := v.e.outbox[id]; o != nil {
-		return o.change.Raw()
+		return o.change.Raw(), nil
 	}
-	err := v.e.cfg.Disk.View(func(r disk.Reader) (err error) {
+	err = v.e.cfg.Disk.View(func(r disk.Reader) (err error) {
 		raw, err = r.Get(keyChange(id))
 		return err
 	})
 	if err != nil {
 		v.e.log.Error("A change cannot be read to be sent", "change", id, "err", err)
-		return nil
 	}
-	return raw
+	if errors.Is(err, disk.ErrDamaged) || errors.Is(err, disk.ErrNotFound) {
+		return nil, nil // it will not get better: the next start asks others for it
+	}
+	return raw, err
 }
 
 func (v machineView) Fingerprint(s crdt.Scope) crdt.Fingerprint {
