@@ -100,7 +100,7 @@ func freePort(t *testing.T, ip netip.Addr) int {
 	return l.Addr().(*net.TCPAddr).Port
 }
 
-// is gives the box, before its first start, a key whose id is as wanted.
+// is gives the box, while it belongs to no fleet, a key whose id is as wanted.
 func (b *box) is(wanted func(site.NodeID) bool) {
 	b.t.Helper()
 	for {
@@ -111,13 +111,18 @@ func (b *box) is(wanted func(site.NodeID) bool) {
 		if !wanted(id.Node()) {
 			continue
 		}
-		if err := os.MkdirAll(b.cfg.Data, 0o700); err != nil {
-			b.t.Fatal(err)
-		}
-		if err := writeFile(filepath.Join(b.cfg.Data, keyFile), id.Seed()); err != nil {
-			b.t.Fatal(err)
-		}
+		b.key(id.Seed())
 		return
+	}
+}
+
+func (b *box) key(seed []byte) {
+	b.t.Helper()
+	if err := os.MkdirAll(b.cfg.Data, 0o700); err != nil {
+		b.t.Fatal(err)
+	}
+	if err := writeFile(filepath.Join(b.cfg.Data, keyFile), seed); err != nil {
+		b.t.Fatal(err)
 	}
 }
 

@@ -563,6 +563,9 @@ func (n *Node) redeem(ctx context.Context, s mesh.Stream, h joinHello, p joinPro
 	if err := claim.VerifyProof(invite.Link{Joiner: s.Peer(), Sponsor: n.id.Node(), Channel: channel}, p.Proof); err != nil {
 		return a, err
 	}
+	if _, err := n.mayJoin(site.NodeID(s.Peer()), site.ID(claim.Site)); err != nil {
+		return a, err // and the token is as good as before
+	}
 	if env.Redeemed == nil {
 		if err := n.state.RedeemInvite(ctx, id, site.NodeID(s.Peer())); err != nil {
 			return a, err
@@ -571,26 +574,42 @@ func (n *Node) redeem(ctx context.Context, s mesh.Stream, h joinHello, p joinPro
 	return n.sponsor(ctx, h, site.ID(claim.Site))
 }
 
-// sponsor issues the grant for a box and tells it where to go on.
-func (n *Node) sponsor(ctx context.Context, h joinHello, at site.ID) (a joinAnswer, err error) {
+// mayJoin says why a box cannot come to a site, whoever invites it. g is its
+// grant if it is there already.
+func (n *Node) mayJoin(id site.NodeID, at site.ID) (g *trust.Grant, err error) {
 	x, ok := n.state.Site(at)
 	if !ok {
-		return a, fmt.Errorf("site %s is not known at the inviting node any more", at)
+		return nil, fmt.Errorf("site %s is not known at the inviting node any more", at)
+	}
+	if n.book.Revocation(id) != nil {
+		return nil, fmt.Errorf("node %s was revoked; start the box with an empty data folder, then it is a new one", id)
+	}
+	g, err = n.book.Member(id)
+	switch {
+	case err == nil && g.Site != at:
+		return nil, fmt.Errorf("this box is a member of another site already; revoke node %s first, or start it with an empty data folder", id)
+	case err == nil:
+		return g, nil
+	case len(n.state.Nodes(at)) >= 2:
+		return nil, fmt.Errorf("site %s has two boxes already; revoke the one that is replaced: ccnode node revoke NAME", x.Code)
+	}
+	return nil, nil
+}
+
+// sponsor issues the grant for a box and tells it where to go on.
+func (n *Node) sponsor(ctx context.Context, h joinHello, at site.ID) (a joinAnswer, err error) {
+	id := trust.NodeID(ed25519.PublicKey(h.Key))
+	g, err := n.mayJoin(id, at)
+	if err != nil {
+		return a, err
 	}
 	own, err := n.book.Member(n.id.Node())
 	if err != nil {
 		return a, fmt.Errorf("the inviting node is no member any more: %w", err)
 	}
-	id := trust.NodeID(ed25519.PublicKey(h.Key))
-	g, err := n.book.Member(id)
+	x, _ := n.state.Site(at)
 	others := n.state.Nodes(at)
-	switch {
-	case err == nil && g.Site != at:
-		return a, fmt.Errorf("this box is a member of another site already; revoke node %s first, or start it with an empty data folder", id)
-	case err != nil:
-		if len(others) >= 2 {
-			return a, fmt.Errorf("site %s has two boxes already; revoke the one that is replaced: ccnode node revoke NAME", x.Code)
-		}
+	if g == nil {
 		g, err = n.id.Issue(n.book.Fleet(), own, trust.Name{Key: ed25519.PublicKey(h.Key), Seal: [32]byte(h.Seal), Site: at, Rights: trust.AdmitSite, Issued: n.now().Unix()}, n.rand)
 		if err != nil {
 			return a, err
