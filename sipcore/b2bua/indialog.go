@@ -30,6 +30,7 @@ func (l *Leg) serve(tx *transaction.ServerTx) {
 		tx.Respond(tx.Response(500, "CSeq Out Of Order"))
 		return
 	}
+	l.moved(tx.Flow())
 	switch req.Method {
 	case sip.BYE:
 		tx.Respond(tx.Response(200, ""))

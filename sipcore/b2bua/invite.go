@@ -116,7 +116,7 @@ func (s *Server) callerLeg(c *Call, tx *transaction.ServerTx) (*Leg, site.Cause)
 	if !ok {
 		return nil, site.NotAcceptable
 	}
-	l := &Leg{srv: s, call: c, caller: true, flow: f, tx: tx, callID: strings.Clone(req.CallID().Value()), localTag: tx.Tag(),
+	l := &Leg{srv: s, call: c, caller: true, line: c.from.AOR, device: c.from.Device, flow: f, tx: tx, callID: strings.Clone(req.CallID().Value()), localTag: tx.Tag(),
 		local: *req.To().Address.Clone(), remote: *req.From().Address.Clone(), remoteSeq: req.CSeq().SeqNo}
 	l.remoteTag, _ = req.From().Params.Get("tag")
 	if c.peer {

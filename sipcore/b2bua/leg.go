@@ -37,8 +37,9 @@ type Leg struct {
 	call     *Call
 	caller   bool // the first INVITE came from there
 	peer     site.NodeID
-	flow     *edge.Flow // how it first spoke to us, or nil
-	nat      bool       // its contacts are not to be believed
+	line     site.AOR      // whose phone it is, to find it again
+	device   site.RecordID // which phone of theirs, zero if unknown
+	nat      bool          // its contacts are not to be believed
 	callID   string
 	localTag string
 	local    sip.Uri // our end in From or To
@@ -50,6 +51,7 @@ type Leg struct {
 
 	mu        sync.Mutex // guards what follows; only Server.mu is taken under it
 	state     legState
+	flow      *edge.Flow // how it speaks to us, nil if we go by its address
 	remoteTag string
 	target    sip.Uri   // Contact of the other end
 	routes    []sip.Uri // route set
@@ -187,8 +189,45 @@ func (l *Leg) request(method sip.RequestMethod, seq uint32) *sip.Request {
 	return req
 }
 
+// moved notes that the other end speaks to us by f now: a phone whose
+// connection broke comes back on another one.
+func (l *Leg) moved(f *edge.Flow) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.peer.IsZero() && (l.nat || l.flow != nil && l.flow.Transport != site.UDP) {
+		l.flow = f
+		l.dest = l.destination()
+	}
+}
+
+// reconnect looks for the connection by which a phone has registered since the
+// one of the dialog broke.
+func (l *Leg) reconnect() {
+	l.mu.Lock()
+	f, target := l.flow, l.target.String()
+	l.mu.Unlock()
+	if f == nil || f.Closed() == nil {
+		return
+	}
+	select {
+	case <-f.Closed():
+	default:
+		return
+	}
+	for _, b := range l.srv.cfg.Location.Bindings(l.line) {
+		if b.Contact != target && (l.device.IsZero() || b.Device != l.device) || b.Flow == "" || b.Node != l.srv.cfg.Node {
+			continue
+		}
+		if f := l.srv.cfg.Edge.Flow(b.Flow); f != nil {
+			l.moved(f)
+			return
+		}
+	}
+}
+
 // next makes the next request and says where it goes; not for INVITE.
 func (l *Leg) next(method sip.RequestMethod) (*sip.Request, edge.Dest, error) {
+	l.reconnect()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.state != confirmed {
@@ -229,6 +268,7 @@ func (l *Leg) ack(tx *transaction.ClientTx, res *sip.Response, sdp []byte) {
 // nothing. An answer of ours that waits for its ACK keeps the BYE back
 // (RFC 3261 §15).
 func (l *Leg) bye(c site.Cause) {
+	l.reconnect()
 	l.mu.Lock()
 	if l.state != confirmed || l.closing {
 		l.mu.Unlock()

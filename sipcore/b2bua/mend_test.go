@@ -324,3 +324,42 @@ func TestContactMustBeSIP(t *testing.T) {
 		}
 	})
 }
+
+// A phone whose connection broke during the talk, and who is back on another
+// one, still hears that the other end has hung up.
+func TestPhoneOnANewConnection(t *testing.T) {
+	for _, how := range []string{"spoke in the dialog", "registered"} {
+		t.Run(how, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w, n, ana, bob, _ := shop(t)
+				defer w.close()
+				ana.tcp = true
+				h := ana.call("202", "v=0 ana")
+				tx := <-bob.in
+				bob.answer(tx, "v=0 bob")
+				h.status()
+				synctest.Wait()
+				ana.cutOff()
+				synctest.Wait()
+				if how == "registered" {
+					req := h.request(sip.OPTIONS)
+					message.Remove(req, "To")
+					req.AppendHeader(&sip.ToHeader{Address: h.peer})
+					body(req, "")
+					for range ana.layer.Request(t.Context(), req, h.server()).Responses() {
+					}
+					n.Bind(context.Background(), site.Binding{AOR: ana.user.AOR, User: ana.user.User, Device: ana.user.User, Node: n.id,
+						Contact: "sip:0001201@10.0.0.11:49152", Transport: site.TCP, Flow: n.flow, Source: netip.MustParseAddrPort("10.0.0.11:49152")})
+				} else if got := h.do(sip.INVITE, "v=0 ana again").StatusCode; got != 200 {
+					t.Errorf("re-INVITE: %d", got)
+				}
+				synctest.Wait()
+				bob.callee(tx).do(sip.BYE, "")
+				synctest.Wait()
+				if got := ana.saw(); got != "BYE" {
+					t.Errorf("ana saw %q", got)
+				}
+			})
+		})
+	}
+}

@@ -22,6 +22,7 @@ var errGlare = errors.New("another change of the session is under way")
 // session (RFC 4028 §7.1: one that did not would end the timer). more may add
 // headers.
 func (l *Leg) reinvite(ctx context.Context, method sip.RequestMethod, sdp []byte, more func(*sip.Request)) (*sip.Response, error) {
+	l.reconnect()
 	l.mu.Lock()
 	if l.state != confirmed {
 		l.mu.Unlock()

@@ -211,7 +211,7 @@ func (s *Server) reach(b site.Binding) (outgoing, error) {
 	if err != nil {
 		return outgoing{}, err
 	}
-	o := outgoing{uri: u}
+	o := outgoing{uri: u, device: b.Device}
 	switch {
 	case b.Transport == site.UDP && b.NAT:
 		o.nat = true

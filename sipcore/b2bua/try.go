@@ -55,6 +55,7 @@ type outgoing struct {
 	uri    sip.Uri
 	dest   edge.Dest
 	flow   *edge.Flow
+	device site.RecordID
 	nat    bool
 	peer   site.NodeID
 	vector vector // to another node
@@ -64,7 +65,7 @@ type outgoing struct {
 // dial makes a leg and its INVITE (RFC 3261 §8.1.1, §13.2.1).
 func (c *Call) dial(o outgoing) (*Leg, *sip.Request, error) {
 	s := c.srv
-	l := &Leg{srv: s, call: c, peer: o.peer, flow: o.flow, nat: o.nat, callID: s.token(), localTag: s.token(),
+	l := &Leg{srv: s, call: c, peer: o.peer, line: o.to.AOR, device: o.device, flow: o.flow, nat: o.nat, callID: s.token(), localTag: s.token(),
 		dest: o.dest, target: o.uri, localSeq: 1}
 	l.remote = aorURI(o.to.AOR)
 	l.name = display(c.from.Display)

@@ -3,6 +3,7 @@ package b2bua_test
 import (
 	"context"
 	"fmt"
+	"net"
 	"net/netip"
 	"strings"
 	"sync"
@@ -24,18 +25,26 @@ type ua struct {
 	layer *transaction.Layer
 	in    chan *transaction.ServerTx // every INVITE without To tag
 	serve func(tx *transaction.ServerTx) bool
+	tcp   bool // it calls over TCP
 
-	mu   sync.Mutex
-	log  []string
-	acks []*sip.Request
-	seq  uint32
-	got  map[string]*sip.Request // last request by method
+	mu    sync.Mutex
+	conns []net.Conn
+	log   []string
+	acks  []*sip.Request
+	seq   uint32
+	got   map[string]*sip.Request // last request by method
 }
 
 // phone adds an endpoint for u, registered at its node over UDP.
 func (w *world) phone(u *user, addr string) *ua {
 	x := &ua{w: w, user: u, addr: netip.MustParseAddrPort(addr), in: make(chan *transaction.ServerTx, 8), got: map[string]*sip.Request{}}
-	e, err := edge.New(edge.Config{Limits: quiet})
+	e, err := edge.New(edge.Config{Limits: quiet, Dial: func(ctx context.Context, to netip.AddrPort) (net.Conn, error) {
+		c, err := w.net.Dialer(x.addr.Addr().String())(ctx, to)
+		x.mu.Lock()
+		defer x.mu.Unlock()
+		x.conns = append(x.conns, c)
+		return c, err
+	}})
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -181,7 +190,22 @@ func (h *half) request(method sip.RequestMethod) *sip.Request {
 	return req
 }
 
-func (h *half) server() edge.Dest { return edge.Dest{Transport: site.UDP, Addr: h.x.user.at.addr} }
+func (h *half) server() edge.Dest {
+	if h.x.tcp {
+		return edge.Dest{Transport: site.TCP, Addr: h.x.user.at.addr}
+	}
+	return edge.Dest{Transport: site.UDP, Addr: h.x.user.at.addr}
+}
+
+// cutOff breaks the connections of an endpoint.
+func (x *ua) cutOff() {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for _, c := range x.conns {
+		c.Close()
+	}
+	x.conns = nil
+}
 
 // send runs the INVITE, answering one challenge, in the background.
 func (h *half) send(req *sip.Request) {

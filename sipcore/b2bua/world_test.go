@@ -56,6 +56,7 @@ type node struct {
 	addr     netip.AddrPort
 	edge     *edge.Edge
 	socket   *lame
+	flow     string // by which the newest request outside calls came
 	layer    *transaction.Layer
 	calls    *b2bua.Server
 	media    *anchor
@@ -140,6 +141,9 @@ func (w *world) node(code, letter, addr string, more ...func(*b2bua.Config)) *no
 	}
 	n.layer = transaction.New(transaction.Config{Edge: e, OnRequest: func(tx *transaction.ServerTx) {
 		if !n.calls.Serve(tx) {
+			n.mu.Lock()
+			n.flow = tx.Flow().Name
+			n.mu.Unlock()
 			tx.Respond(tx.Response(405, ""))
 		}
 	}, OnAck: n.calls.Ack, OnStray: n.calls.Stray})
