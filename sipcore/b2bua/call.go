@@ -369,6 +369,7 @@ func (c *Call) pickUp(ctx context.Context, from *sip.Response, sdp []byte, by st
 		c.srv.cfg.Records.Start(r)
 	}
 	if !c.late {
+		c.watchSilence(l)
 		return nil
 	}
 	select {
@@ -384,6 +385,7 @@ func (c *Call) pickUp(ctx context.Context, from *sip.Response, sdp []byte, by st
 		l.mu.Lock()
 		l.heard = answer
 		l.mu.Unlock()
+		c.watchSilence(l)
 		return nil
 	case <-c.ctx.Done():
 		return context.Cause(c.ctx)

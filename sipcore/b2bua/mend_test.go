@@ -363,3 +363,34 @@ func TestPhoneOnANewConnection(t *testing.T) {
 		})
 	}
 }
+
+// A telephone that dies while it listens to a feature ends its call, like any other.
+func TestSilentCallerOfAFeature(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, n, ana, _, _ := shop(t)
+		defer w.close()
+		n.feature = func(ctx context.Context, _ site.FeatureName, c *b2bua.Call) error {
+			_, err := c.Answer(ctx)
+			<-c.Context().Done()
+			return err
+		}
+		var dead atomic.Bool
+		w.net.Fate = func(_, to netip.AddrPort, _ []byte) (bool, time.Duration) {
+			return dead.Load() && to == ana.addr, 0
+		}
+		h := ana.call("*97", "v=0 ana")
+		if h.status() != 200 {
+			t.Fatalf("%v", h.res)
+		}
+		time.Sleep(50 * time.Second)
+		if n.calls.Count() != 1 {
+			t.Error("a silent phone that answers lost its call")
+		}
+		dead.Store(true)
+		time.Sleep(60 * time.Second)
+		synctest.Wait()
+		if n.calls.Count() != 0 {
+			t.Error("the phone is dead, its call is not")
+		}
+	})
+}

@@ -165,7 +165,6 @@ func (c *Call) join(e event) (site.Cause, bool) {
 		e.leg.bye(failure(err))
 		return failure(err), c.ctx.Err() != nil
 	}
-	c.watchSilence(c.caller)
 	c.watchSilence(e.leg)
 	<-c.ctx.Done()
 	return failure(c.cause()), true
