@@ -609,7 +609,8 @@ func (n *Node) sponsor(ctx context.Context, h joinHello, at site.ID) (a joinAnsw
 	}
 	x, _ := n.state.Site(at)
 	others := n.state.Nodes(at)
-	if g == nil {
+	fresh := g == nil
+	if fresh {
 		g, err = n.id.Issue(n.book.Fleet(), own, trust.Name{Key: ed25519.PublicKey(h.Key), Seal: [32]byte(h.Seal), Site: at, Rights: trust.AdmitSite, Issued: n.now().Unix()}, n.rand)
 		if err != nil {
 			return a, err
@@ -627,11 +628,17 @@ func (n *Node) sponsor(ctx context.Context, h joinHello, at site.ID) (a joinAnsw
 	if err != nil {
 		return a, err
 	}
+	// A box that asks again, because it did not hear our answer, gets the same
+	// one: what came after it does not count.
+	later := func(o state.Node) bool {
+		og, err := n.book.Member(o.ID)
+		return !fresh && err == nil && og.Issued >= g.Issued
+	}
 	name, domain := n.state.Fleet()
-	a = joinAnswer{Chain: chain.Encode(), Site: at[:], Code: x.Code, SiteName: x.Name, Letter: letter(others, id), Fleet: name, Domain: domain, First: true}
+	a = joinAnswer{Chain: chain.Encode(), Site: at[:], Code: x.Code, SiteName: x.Name, Letter: letter(others, id, later), Fleet: name, Domain: domain, First: true}
 	for _, o := range others {
 		if o.ID != id {
-			a.First = false
+			a.First = a.First && later(o) // it draws the site's key
 			a.Nodes = append(a.Nodes, joinAddresses{o.ID[:], o.Mesh})
 		}
 	}
@@ -639,17 +646,27 @@ func (n *Node) sponsor(ctx context.Context, h joinHello, at site.ID) (a joinAnsw
 	return a, nil
 }
 
-// letter names a node within its site.
-func letter(others []state.Node, id site.NodeID) string {
+// letter names a node within its site. One that was admitted before and has not
+// written its name yet was given the first that was free.
+func letter(others []state.Node, id site.NodeID, later func(state.Node) bool) string {
 	taken := map[string]bool{}
+	unheard := 0
 	for _, o := range others {
-		if o.ID == id && o.Name != "" {
+		switch {
+		case o.ID == id && o.Name != "":
 			return o.Name
+		case o.Name != "":
+			taken[o.Name] = true
+		case o.ID != id && !later(o):
+			unheard++
 		}
-		taken[o.Name] = true
 	}
 	for l := 'a'; l <= 'z'; l++ {
-		if !taken[string(l)] {
+		switch {
+		case taken[string(l)]:
+		case unheard > 0:
+			unheard--
+		default:
 			return string(l)
 		}
 	}
