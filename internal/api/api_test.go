@@ -12,6 +12,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"carrierclass.net/ccnode/internal/site"
 )
 
 // shop is a Backend with one user; what a test does not use panics, which the
@@ -152,5 +154,51 @@ func TestAClientSaysThatNoNodeRuns(t *testing.T) {
 	err = c.Do(context.Background(), "GET", "/status", nil, &Status{}, "")
 	if !errors.Is(err, ErrNoNode) || !strings.Contains(err.Error(), "ccnode up") {
 		t.Errorf("got %v", err)
+	}
+}
+
+func TestAPatchChangesWhatItNames(t *testing.T) {
+	m := site.Menu{Head: site.Head{ID: site.RecordID{1}, Name: "Main", ETag: "e"}, Number: "310", Tries: 2, Dial: true,
+		Open: site.MenuPart{Keys: map[string]string{"1": "201", "2": "202"}}}
+	if err := MergePatch([]byte(`{"id":"aaaaaaaaaaaaaaaa","tries":null,"open":{"keys":{"2":null,"3":"203"}}}`), &m); err != nil {
+		t.Fatal(err)
+	}
+	if k := m.Open.Keys; m.ID != (site.RecordID{1}) || m.ETag != "e" || m.Tries != 0 || !m.Dial || len(k) != 2 || k["1"] != "201" || k["3"] != "203" {
+		t.Errorf("%+v", m)
+	}
+	for _, bad := range []string{"", "[]", "3", `{"tris":2}`, `{"tries":"x"}`, `{} {}`, `{"open":{"keys":{"2":5}}}`} {
+		was := m
+		var e *Error
+		if err := MergePatch([]byte(bad), &m); !errors.As(err, &e) || e.Status != 422 && e.Status != 400 || m.Name != was.Name {
+			t.Errorf("%q: %v", bad, err)
+		}
+	}
+}
+
+func TestTheDocumentSaysWhatBodiesAre(t *testing.T) {
+	_, _, srv := serve(t)
+	r, err := http.Get(srv.URL + "/openapi.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Body.Close()
+	var d struct {
+		Paths map[string]map[string]struct {
+			RequestBody struct {
+				Content map[string]struct {
+					Schema struct {
+						Ref string `json:"$ref"`
+					}
+				}
+			}
+		}
+	}
+	if err := json.NewDecoder(r.Body).Decode(&d); err != nil {
+		t.Fatal(err)
+	}
+	for path, method := range map[string]string{"/api/v1/menus": "post", "/api/v1/menus/{record}": "patch"} {
+		if ref := d.Paths[path][method].RequestBody.Content["application/json"].Schema.Ref; ref != "#/components/schemas/Menu" {
+			t.Errorf("%s %s takes %q", method, path, ref)
+		}
 	}
 }

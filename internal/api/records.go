@@ -51,10 +51,11 @@ type RecordInput struct {
 
 func records[T any](h huma.API, path, one, what string, r Records[T]) {
 	schema := h.OpenAPI().Components.Schemas.Schema(reflect.TypeFor[T](), true, one)
-	wants := func(o huma.Operation, optional string) huma.Operation {
-		o.RequestBody = &huma.RequestBody{Required: true, Description: optional, Content: map[string]*huma.MediaType{"application/json": {Schema: schema}}}
-		o.SkipValidateBody = true // a patch lacks what it leaves alone; the state checks values
-		return o
+	// A patch lacks what it leaves alone, so that bodies are read here; the
+	// document says what they are all the same.
+	document := func(b *huma.RequestBody, what string) {
+		b.Description, b.Required = what, true
+		b.Content = map[string]*huma.MediaType{"application/json": {Schema: schema}}
 	}
 	at := "/" + path
 	huma.Register(h, op("list-"+path, http.MethodGet, at, what, "shop"), func(ctx context.Context, _ *none) (*body[[]T], error) {
@@ -64,7 +65,7 @@ func records[T any](h huma.API, path, one, what string, r Records[T]) {
 		}
 		return &body[[]T]{list}, problem(err)
 	})
-	create := wants(op("create-"+one, http.MethodPost, at, "Make a "+one, "shop"), "id and etag are given, not taken")
+	create := op("create-"+one, http.MethodPost, at, "Make a "+one, "shop")
 	create.DefaultStatus = http.StatusCreated
 	huma.Register(h, create, func(ctx context.Context, in *struct {
 		RawBody []byte `contentType:"application/json"`
@@ -76,12 +77,14 @@ func records[T any](h huma.API, path, one, what string, r Records[T]) {
 		v, err := r.Create(ctx, by(ctx), v)
 		return &tagged[T]{etagOf(&v), v}, problem(err)
 	})
+	document(h.OpenAPI().Paths[create.Path].Post.RequestBody, "id and etag are given, not taken")
 	at += "/{record}"
 	huma.Register(h, op("get-"+one, http.MethodGet, at, "One "+one, "shop"), func(ctx context.Context, in *RecordInput) (*tagged[T], error) {
 		v, err := r.Get(ctx, in.Who)
 		return &tagged[T]{etagOf(&v), v}, problem(err)
 	})
-	huma.Register(h, wants(op("set-"+one, http.MethodPatch, at, "Change a "+one, "shop"), "RFC 7396: what is absent stays, null clears"),
+	set := op("set-"+one, http.MethodPatch, at, "Change a "+one, "shop")
+	huma.Register(h, set,
 		func(ctx context.Context, in *struct {
 			RecordInput
 			IfMatch string `header:"If-Match" doc:"ETag of the answer the person acted on; a stale edit is kept beside what it did not see" maxLength:"16384"`
@@ -90,6 +93,7 @@ func records[T any](h huma.API, path, one, what string, r Records[T]) {
 			v, err := r.Change(ctx, by(ctx), in.Who, in.IfMatch, func(v *T) error { return MergePatch(in.RawBody, v) })
 			return &tagged[T]{etagOf(&v), v}, problem(err)
 		})
+	document(h.OpenAPI().Paths[set.Path].Patch.RequestBody, "RFC 7396: what is absent stays, null clears")
 	huma.Register(h, op("delete-"+one, http.MethodDelete, at, "Delete a "+one, "shop"), func(ctx context.Context, in *struct {
 		RecordInput
 		IfMatch string `header:"If-Match" maxLength:"16384"`
