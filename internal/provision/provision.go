@@ -134,6 +134,7 @@ type Phone struct {
 	MAC       MAC
 	Kind      Kind
 	Model     string
+	Epoch     uint32 // counted up to void the secret URL it was given
 	Lines     []Line
 	Servers   []Server // this phone's nodes, the one to prefer first
 	Transport Transport
