@@ -443,6 +443,7 @@ func (n *Node) knock(ctx context.Context, who mdns.Info) error {
 
 // neighbours are boxes that knocked and wait for a person.
 type neighbours struct {
+	one     sync.Mutex // held while a box is judged and admitted: one place is given once
 	mu      sync.Mutex
 	waiting map[string]*knocker // by code
 }
@@ -550,6 +551,8 @@ func (n *Node) redeem(ctx context.Context, s mesh.Stream, h joinHello, p joinPro
 			may := g.Rights&trust.AdmitFleet != 0 || (g.Rights&trust.AdmitSite != 0 && g.Site == site.ID(to))
 			return g.Site, may, true
 		}}
+	n.lan.one.Lock()
+	defer n.lan.one.Unlock()
 	id := site.RecordID(claim.ID)
 	if i, ok := n.state.Invite(id); ok {
 		env.Revoked, env.RevokedAt, env.RevokedBy = i.Revoked, i.RevokedAt, i.RevokedBy
@@ -725,7 +728,9 @@ func (n *Node) approve(ctx context.Context, by, code string, at site.ID) (*knock
 	if k == nil {
 		return nil, joinAnswer{}, api.NotFound("no box here shows the code "+code, "\"ccnode pending list\" shows which do; approve only a code that both boxes show")
 	}
+	n.lan.one.Lock()
 	a, err := n.sponsor(ctx, k.hello, at)
+	n.lan.one.Unlock()
 	if err != nil {
 		k.answer <- joinAnswer{Refused: err.Error()}
 		return nil, a, api.Conflict(err.Error(), "nothing was admitted")

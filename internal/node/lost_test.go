@@ -2,8 +2,10 @@ package node
 
 import (
 	"context"
+	"errors"
 	"io"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -21,20 +23,25 @@ func redeem(t *testing.T, id *trust.Identity, at *box, tok *invite.Token, change
 	ctx, stop := context.WithTimeout(t.Context(), patienceOfTests)
 	defer stop()
 	m := stranger(t, id, at)
+	defer m.Close()
+	broken := func(err error) joinAnswer {
+		t.Errorf("the member broke off: %v", err)
+		return joinAnswer{Refused: err.Error()}
+	}
 	s, err := m.OpenStream(ctx, at.peer(), joinProtocol)
 	if err != nil {
-		t.Fatal(err)
+		return broken(err)
 	}
 	defer s.Close()
 	s.SetDeadline(time.Now().Add(patienceOfTests))
 	enc, dec := cbor.NewEncoder(s), cbor.NewDecoder(io.LimitReader(s, maxJoin))
 	seal, nonce := id.SealKey(), make([]byte, 16)
 	if err := enc.Encode(joinHello{Key: id.Public(), Seal: seal[:], Name: "by hand", Nonce: nonce}); err != nil {
-		t.Fatal(err)
+		return broken(err)
 	}
 	var jm joinMember
 	if err := dec.Decode(&jm); err != nil {
-		t.Fatal(err)
+		return broken(err)
 	}
 	link := invite.Link{Joiner: id.Node(), Sponsor: at.peer(), Channel: append(slices.Clone(nonce), jm.Nonce...)}
 	p := joinProof{Claim: tok.Claim.Encode()}
@@ -45,11 +52,11 @@ func redeem(t *testing.T, id *trust.Identity, at *box, tok *invite.Token, change
 		p.Proof = tok.Prove(link)
 	}
 	if err := enc.Encode(p); err != nil {
-		t.Fatal(err)
+		return broken(err)
 	}
 	var a joinAnswer
 	if err := dec.Decode(&a); err != nil {
-		t.Fatal(err)
+		return broken(err)
 	}
 	return a
 }
@@ -135,5 +142,56 @@ func TestAJoinCutShort(t *testing.T) {
 	until(t, "the site's boxes have one key", func() bool { return first.mayRegister(u, "Chi") })
 	if got := len(first.n.state.Keys().Epochs()); got != 1 {
 		t.Errorf("the site has %d keys", got)
+	}
+}
+
+// TestManyKnockAtOnce: one invite admits one box, and one place is given once,
+// however many ask in the same moment.
+func TestManyKnockAtOnce(t *testing.T) {
+	a := newBox(t, "a").up("")
+	parse := func(text string) *invite.Token {
+		t.Helper()
+		tok, err := invite.Parse(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return tok
+	}
+	const boxes = 4 // from one address
+	shared := parse(a.invite("0002"))
+	var one, each []*invite.Token
+	for range boxes {
+		one = append(one, shared)
+		each = append(each, parse(a.invite("")))
+	}
+	for _, c := range []struct {
+		name string
+		toks []*invite.Token
+		want error
+		site site.ID
+	}{
+		{"one invite", one, invite.ErrRedeemed, shared.Site},
+		{"one place", each, errors.New("has two boxes already"), a.n.member.Site},
+	} {
+		before := len(a.n.book.Members(c.site))
+		var wg sync.WaitGroup
+		answers := make([]joinAnswer, boxes)
+		for i, tok := range c.toks {
+			id := newIdentity(t)
+			wg.Go(func() { answers[i] = redeem(t, id, a, tok, nil) })
+		}
+		wg.Wait()
+		admitted := 0
+		for _, ans := range answers {
+			switch {
+			case ans.Refused == "":
+				admitted++
+			case !contains(ans.Refused, c.want.Error()):
+				t.Errorf("%s: refused with %q, want %q", c.name, ans.Refused, c.want)
+			}
+		}
+		if admitted != 1 || len(a.n.book.Members(c.site)) != before+1 {
+			t.Errorf("%s: %d of %d boxes were admitted, the site has %d members, had %d", c.name, admitted, boxes, len(a.n.book.Members(c.site)), before)
+		}
 	}
 }
