@@ -83,8 +83,10 @@ func NewServer(h http.Handler, config *tls.Config) *http.Server {
 		config = config.Clone()
 		config.MinVersion = max(config.MinVersion, tls.VersionTLS12)
 	}
+	only := new(http.Protocols)
+	only.SetHTTP1(true) // no phone speaks more
 	return &http.Server{
-		Handler: h, TLSConfig: config,
+		Handler: h, TLSConfig: config, Protocols: only,
 		ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second,
 		WriteTimeout: 15 * time.Second, IdleTimeout: 15 * time.Second,
 		MaxHeaderBytes: 8 << 10,
@@ -166,7 +168,8 @@ func (s *Service) admit(remote string) (netip.Addr, netip.Prefix, int) {
 		s.stats.Foreign++
 		return from, lan, http.StatusNotFound
 	}
-	if !s.allow(from) {
+	if !s.web.allow(from, s.cfg.Now()) {
+		s.stats.Limited++
 		return from, lan, http.StatusTooManyRequests
 	}
 	return from, lan, 0
@@ -253,8 +256,8 @@ func (s *Service) serveFirst(ctx context.Context, r request) (File, int) {
 	if err == nil {
 		f, err = RenderFirst(p.Kind, p.MAC, "http://"+s.cfg.HTTP.String()+"/p/", url)
 	}
-	if err == nil && p.secretIn(f.Body) {
-		err = errors.New("a secret stands in a file for plain HTTP")
+	if err == nil {
+		err = p.harmless(f)
 	}
 	if err != nil {
 		s.cfg.Log.Error("First file could not be made", "mac", p.MAC, "err", err)

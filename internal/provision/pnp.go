@@ -108,7 +108,10 @@ func (r *responder) subscribe(ctx context.Context, wg *sync.WaitGroup, b []byte,
 		return
 	}
 	s.mu.Lock()
-	allowed := s.allow(src.Addr())
+	allowed := s.air.allow(src.Addr(), s.cfg.Now())
+	if !allowed {
+		s.stats.Limited++
+	}
 	s.mu.Unlock()
 	if !allowed {
 		return

@@ -266,7 +266,7 @@ func (p *Phone) secrets() []string {
 		out = append(out, p.DECTCode)
 	}
 	for _, l := range p.Lines {
-		out = append(out, l.Password, l.User)
+		out = append(out, l.Password)
 	}
 	return out
 }

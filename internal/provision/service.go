@@ -98,6 +98,12 @@ type Service struct {
 	current map[MAC][32]byte // the last ticket of each phone
 	seen    map[MAC]*Seen
 	stats   Stats
+	web     limiter // what comes over TCP
+	air     limiter // what comes over UDP, where anybody can be anybody
+}
+
+// A limiter counts requests within a minute.
+type limiter struct {
 	minute  time.Time
 	count   int
 	sources map[netip.Addr]int
@@ -142,7 +148,7 @@ func New(cfg Config) (*Service, error) {
 		cfg: cfg, caPEM: pem.EncodeToMemory(block), caDER: block.Bytes,
 		inside:  make(chan struct{}, 32),
 		tickets: map[[32]byte]*ticket{}, current: map[MAC][32]byte{},
-		seen: map[MAC]*Seen{}, sources: map[netip.Addr]int{},
+		seen: map[MAC]*Seen{},
 	}, nil
 }
 
@@ -251,21 +257,17 @@ func (s *Service) note(m MAC, from netip.Addr, vendor, model, version string) *S
 	return d
 }
 
-// allow counts a request from a, and says whether it is one too many. The
-// caller holds mu.
-func (s *Service) allow(a netip.Addr) bool {
-	now := s.cfg.Now()
-	if d := now.Sub(s.minute); d >= time.Minute || d < 0 {
-		s.minute, s.count = now, 0
-		clear(s.sources)
+// allow counts a request from a, and says whether it is one too many.
+func (l *limiter) allow(a netip.Addr, now time.Time) bool {
+	if d := now.Sub(l.minute); d >= time.Minute || d < 0 || l.sources == nil {
+		l.minute, l.count, l.sources = now, 0, map[netip.Addr]int{}
 	}
-	n, known := s.sources[a]
-	if s.count >= perMinute || n >= perSource || !known && len(s.sources) >= maxSources {
-		s.stats.Limited++
+	n, known := l.sources[a]
+	if l.count >= perMinute || n >= perSource || !known && len(l.sources) >= maxSources {
 		return false
 	}
-	s.count++
-	s.sources[a] = n + 1
+	l.count++
+	l.sources[a] = n + 1
 	return true
 }
 

@@ -281,8 +281,8 @@ func TestTooManyRequests(t *testing.T) {
 	for i := range 3000 {
 		d.ask(d.HTTP(), "/p/x.cfg", fmt.Sprintf("127.0.%d.%d", i/250, i%250+1), "")
 	}
-	if len(d.sources) > maxSources {
-		t.Errorf("%d sources remembered", len(d.sources))
+	if len(d.web.sources) > maxSources {
+		t.Errorf("%d sources remembered", len(d.web.sources))
 	}
 	d.now = d.now.Add(time.Minute)
 	if status, _ := d.ask(d.HTTP(), "/p/"+p.MAC.Plain()+".cfg", phoneAddr, ""); status != 200 {
@@ -316,6 +316,18 @@ func TestFaultOfOursCostsNoTicket(t *testing.T) {
 	p.Zone = "Europe/Paris"
 	if status, _ := d.ask(d.HTTPS(), url, phoneAddr, ""); status != 200 {
 		t.Errorf("with a mended one: %d", status)
+	}
+}
+
+func TestSecretsStayOutOfPlainHTTP(t *testing.T) {
+	p := sample(t, Yealink)
+	f, err := RenderFirst(p.Kind, p.MAC, plain, "https://node/o/x/")
+	if err != nil || p.harmless(f) != nil {
+		t.Fatal(err, p.harmless(f))
+	}
+	f.Body = append(f.Body, "account.1.password = x"+p.Lines[0].Password+"x\n"...)
+	if p.harmless(f) == nil {
+		t.Error("a password in the first file was not noticed")
 	}
 }
 
