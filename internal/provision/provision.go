@@ -138,7 +138,7 @@ type Phone struct {
 	Lines     []Line
 	Servers   []Server // this phone's nodes, the one to prefer first
 	Transport Transport
-	Expiry    time.Duration // asked for; calls.md: 90 to 120 s on a LAN
+	Expiry    time.Duration // asked for; 90 to 120 s on a LAN
 
 	Zone     string       // IANA name, Europe/Berlin
 	SNTP     []netip.Addr // nodes that tell the time, in order
