@@ -377,11 +377,11 @@ func (b *Blobs) event(ctx context.Context, wg *sync.WaitGroup, ev blobEvent) {
 		var r refFrame
 		if cbor.Unmarshal(body, &r) == nil && len(r.Ref) == 32 {
 			h, ref := b.holder(ev.peer), site.BlobRef(r.Ref)
-			if h.lacks == nil {
-				h.lacks = map[site.BlobRef]time.Time{}
-			}
-			h.lacks[ref] = now
-			if t := b.active[ev.peer]; t != nil && t.ref == ref {
+			if t := b.active[ev.peer]; t != nil && t.ref == ref { // else nobody asked
+				if h.lacks == nil {
+					h.lacks = map[site.BlobRef]time.Time{}
+				}
+				h.lacks[ref] = now
 				t.fail(errLacks)
 			}
 		}

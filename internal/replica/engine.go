@@ -39,6 +39,7 @@ type Engine struct {
 	retryPause time.Duration
 
 	// owned by Run
+	forgetAt   time.Time // when history is looked through for what is too old
 	chores     chores
 	hurt       bool        // the last load found changes missing
 	start      *disk.Batch // what the start could not write yet
@@ -120,6 +121,13 @@ func (e *Engine) Run(ctx context.Context) error {
 	e.x.start(wctx, &wg)
 	housekeeping := time.NewTimer(choreDelay)
 	defer housekeeping.Stop()
+	armed := true
+	later := func() { // work without a pause does not put it off
+		if !armed {
+			armed = true
+			housekeeping.Reset(choreDelay)
+		}
+	}
 	for {
 		select {
 		case <-ctx.Done():
@@ -128,8 +136,8 @@ func (e *Engine) Run(ctx context.Context) error {
 		case <-e.inbox.signal:
 			for e.turn() && ctx.Err() == nil {
 			}
-			if !e.chores.empty() || e.needsCare() {
-				housekeeping.Reset(choreDelay)
+			if e.needsCare() {
+				later()
 			}
 		case ev, ok := <-e.x.events:
 			if !ok {
@@ -138,15 +146,16 @@ func (e *Engine) Run(ctx context.Context) error {
 			}
 			e.x.handle(ev)
 			e.x.drain()
-			if !e.chores.empty() {
-				housekeeping.Reset(choreDelay)
+			if e.needsCare() {
+				later()
 			}
 		case <-e.x.timer.C:
 			e.x.tick()
 		case <-housekeeping.C:
+			armed = false
 			e.care()
 			if e.needsCare() {
-				housekeeping.Reset(choreDelay)
+				later()
 			}
 		}
 	}
@@ -168,6 +177,7 @@ func (e *Engine) care() {
 	}
 	e.x.unstall()
 	e.retryHeld()
+	e.forgetHistory()
 	e.flush()
 	e.x.drain()
 }
@@ -250,11 +260,16 @@ func (e *Engine) recoverDisk() {
 	}
 	e.mu.Lock()
 	last, actor := e.clock.last, e.actor
+	// What was read before is served on if it cannot be read again.
+	scopes, held, outbox, chores, unnumbered, cursors := e.scopes, e.held, e.outbox, e.chores, e.unnumbered, e.x.cursors
 	err := e.reload()
 	e.clock.witness(last) // stamps issued to nobody are not issued again
 	if err == nil {
 		e.adopt(actor)
 		e.readOnly, e.retryPause = nil, 0
+	} else {
+		e.scopes, e.held, e.outbox, e.chores, e.unnumbered, e.x.cursors = scopes, held, outbox, chores, unnumbered, cursors
+		e.x.out = nil
 	}
 	e.mu.Unlock()
 	if err != nil {

@@ -402,6 +402,8 @@ func (x *exchange) drop(p Peer, why error) {
 	x.mu.Lock()
 	x.contact(p).refused = why
 	x.mu.Unlock()
+	x.forgetQueue(p)
+	x.machine.LinkDown(p) // what is still on its way is not taken: a cursor must not pass what was refused
 	if x.e.cfg.Mesh != nil {
 		x.e.cfg.Mesh.Drop(mesh.PeerID(p), why)
 	}
@@ -411,6 +413,13 @@ func (x *exchange) drop(p Peer, why error) {
 // sent is stored in its order, because a cursor covers all before it.
 func (x *exchange) take(in antientropy.Incoming) {
 	d := &delivery{peer: in.Peer, scope: in.Scope}
+	for _, raw := range in.Changes {
+		d.size += len(raw)
+	}
+	if waiting := x.waiting(in.Peer); waiting+d.size > maxWaiting {
+		x.drop(in.Peer, fmt.Errorf("%d bytes from it wait to be stored, and it sends on", waiting))
+		return
+	}
 	if in.Cursor != (antientropy.Cursor{}) && in.Scope != "" {
 		if len(in.Changes) == 0 && x.cursor(in.Peer, in.Scope).Taken == in.Cursor {
 			return
@@ -429,25 +438,53 @@ func (x *exchange) take(in antientropy.Incoming) {
 		d.changes = append(d.changes, &incoming{c: c})
 	}
 	d.then = func(err, refused error) {
-		if q := x.queues[d.peer]; len(q) > 0 && q[0] == d {
-			if q = q[1:]; len(q) > 0 {
-				x.queues[d.peer] = q
-				x.feed(q[0])
-			} else {
-				delete(x.queues, d.peer)
-			}
+		q := x.queues[d.peer]
+		first := len(q) > 0 && q[0] == d
+		if first {
+			q = q[1:]
+			delete(x.queues, d.peer)
 		}
 		switch {
-		case err != nil:
-			x.stalled = append(x.stalled, d)
-		case refused != nil:
+		case err != nil && first: // what follows waits, too: its cursor says that all before it is here
+			x.stalled = append(append(x.stalled, d), q...)
+		case err != nil: // its link is gone: the peer still owes it
+		case refused != nil: // what follows is not taken
 			x.evidence(d.peer, nil, refused)
 		default:
+			if first && len(q) > 0 {
+				x.queues[d.peer] = q
+				x.feed(q[0])
+			}
 			x.machine.Stored(in)
 		}
 	}
-	q := append(x.queues[in.Peer], d)
-	x.queues[in.Peer] = q
+	if slices.ContainsFunc(x.stalled, func(s *delivery) bool { return s.peer == d.peer }) {
+		x.stalled = append(x.stalled, d)
+		return
+	}
+	x.enqueue(d)
+}
+
+// maxWaiting bounds the bytes of one peer that wait to be stored; its window is
+// 16 kB a scope if it is honest.
+const maxWaiting = 4 << 20
+
+// waiting is how much of a peer waits to be stored.
+func (x *exchange) waiting(p Peer) (bytes int) {
+	for _, d := range x.queues[p] {
+		bytes += d.size
+	}
+	for _, d := range x.stalled {
+		if d.peer == p {
+			bytes += d.size
+		}
+	}
+	return bytes
+}
+
+func (x *exchange) enqueue(d *delivery) {
+	q := append(x.queues[d.peer], d)
+	x.queues[d.peer] = q
 	if len(q) == 1 {
 		x.feed(d)
 	}
@@ -468,14 +505,11 @@ func (x *exchange) unstall() {
 	if x.e.readOnly != nil && !isLow(x.e.cfg.Disk) {
 		return
 	}
-	for _, d := range x.stalled {
-		q := append(x.queues[d.peer], d)
-		x.queues[d.peer] = q
-		if len(q) == 1 {
-			x.feed(d)
-		}
-	}
+	stalled := x.stalled
 	x.stalled = nil
+	for _, d := range stalled {
+		x.enqueue(d)
+	}
 }
 
 func isLow(d disk.Store) bool {
@@ -616,7 +650,11 @@ func (e *Engine) rolledBack(why string) {
 	e.adopt(actor)
 	e.report("a new actor was drawn: " + why)
 	e.mu.Unlock()
-	// The next transaction, before any change of the new actor, carries it.
-	id := encode(identity{actor, e.cfg.Node[:], e.cfg.Machine})
-	e.enqueue(func(t *turn) { t.batch.Put(keyActor, id) })
+	// The next transaction, before or with the first change of the new actor,
+	// carries it.
+	if e.start == nil {
+		e.start = new(disk.Batch)
+	}
+	e.start.Put(keyActor, encode(identity{actor, e.cfg.Node[:], e.cfg.Machine}))
+	e.enqueue(func(*turn) {})
 }

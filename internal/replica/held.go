@@ -70,7 +70,12 @@ func (e *Engine) retryHeld() {
 		in := &incoming{c: h.change}
 		e.verifiers.verify(in) // few, and the key is known
 		d := &delivery{peer: h.peer, changes: []*incoming{in}}
-		d.then = func(error, error) { h.busy = false }
+		d.then = func(err, _ error) {
+			h.busy = false
+			if err != nil {
+				h.verified = false // it was not stored: once more
+			}
+		}
 		if in.verified == forged {
 			d.changes = nil
 			e.enqueue(func(t *turn) { t.unhold(id) })

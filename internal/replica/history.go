@@ -1,6 +1,7 @@
 package replica
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
@@ -80,21 +81,44 @@ func (e *Engine) History(cell crdt.Cell, fn func(Past) error) error {
 	})
 }
 
+var errEnough = errors.New("enough for one transaction")
+
+// forgetHistory looks once a day whether history is older than it is kept, and
+// again with the next care if there is more than one transaction of it.
+func (e *Engine) forgetHistory() {
+	now := e.cfg.Now()
+	if e.readOnly != nil || now.Before(e.forgetAt) {
+		return
+	}
+	e.forgetAt = now.Add(24 * time.Hour)
+	more, err := e.expireHistory(now)
+	switch {
+	case err != nil:
+		e.log.Warn("Old history was not removed", "err", err)
+	case more:
+		e.forgetAt = now
+	}
+}
+
 // expireHistory removes what is older than it is kept, a part at a time.
-func (e *Engine) expireHistory(now time.Time) error {
+func (e *Engine) expireHistory(now time.Time) (more bool, err error) {
 	limit := now.Add(-e.cfg.HistoryKeep).UnixMilli()
 	var b disk.Batch
-	err := e.cfg.Disk.View(func(r disk.Reader) error {
+	err = e.cfg.Disk.View(func(r disk.Reader) error {
 		return r.Scan([]byte("h/"), func(key, value []byte) error {
 			var p past
-			if b.Len() < turnOps && (cbor.Unmarshal(value, &p) != nil || p.At < limit) {
+			if cbor.Unmarshal(value, &p) != nil || p.At < limit {
+				if b.Len() >= turnOps {
+					more = true
+					return errEnough
+				}
 				b.Delete(append([]byte(nil), key...))
 			}
 			return nil
 		})
 	})
-	if err != nil || b.Len() == 0 {
-		return err
+	if err != nil && !errors.Is(err, errEnough) || b.Len() == 0 {
+		return false, err
 	}
-	return e.cfg.Disk.Commit(&b)
+	return more, e.cfg.Disk.Commit(&b)
 }

@@ -40,6 +40,7 @@ type delivery struct {
 	scope   crdt.Scope          // of the cursor
 	cursor  *antientropy.Cursor // stored in the same transaction; nil: none
 	changes []*incoming
+	size    int // bytes of changes
 	// then runs after the transaction, in the engine's goroutine: err if nothing
 	// was stored, refused if one of the changes should never have been sent. May
 	// be nil.

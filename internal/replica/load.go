@@ -59,9 +59,7 @@ func (e *Engine) load() error {
 		e.readOnly = err
 		e.log.Error("Changes are refused", "err", err)
 	}
-	if err := e.expireHistory(e.cfg.Now()); err != nil && e.readOnly == nil {
-		e.log.Warn("Old history was not removed", "err", err)
-	}
+	e.forgetHistory()
 	return nil
 }
 
@@ -114,7 +112,7 @@ func (e *Engine) reload() error {
 	e.scopes = map[crdt.Scope]*scope{}
 	e.x.out = nil
 	e.held, e.outbox = map[crdt.ID]*heldChange{}, map[crdt.ID]*outgoing{}
-	e.chores = chores{}
+	e.chores, e.unnumbered = chores{}, nil
 	e.x.cursors = map[cursorKey]*cursors{}
 	now := e.cfg.Now()
 	hurt := map[crdt.Scope]bool{}

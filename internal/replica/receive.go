@@ -132,7 +132,7 @@ func (t *turn) judge(d *delivery, in *incoming) Verdict {
 	switch {
 	case in.verified == forged:
 		return Verdict{Refuse, "its signature is wrong"}
-	case t.ids[id] || e.need(c.Scope).set.Has(id):
+	case t.ids[id] || view{e}.has(c):
 		_, in.again = e.held[id]
 		if in.again && !t.ids[id] {
 			t.unhold(id)
@@ -144,7 +144,9 @@ func (t *turn) judge(d *delivery, in *incoming) Verdict {
 		switch {
 		case in.again:
 			if h := e.held[id]; h.why != why {
+				e.mu.Lock() // Held reads it
 				h.why = why
+				e.mu.Unlock()
 			}
 		case len(e.held) >= e.cfg.MaxHeld:
 			return Verdict{Refuse, "too many changes are held already"}

@@ -248,6 +248,12 @@ func (v view) Set(scope crdt.Scope) *crdt.Set {
 	return crdt.NewSet(scope)
 }
 
+// has says whether a change is live; a scope that nobody wrote to is not made.
+func (v view) has(c *crdt.Change) bool {
+	s := v.e.scopes[c.Scope]
+	return s != nil && s.set.Has(c.ID())
+}
+
 // Now is the node's hybrid logical clock: no stamp of a change merged here is
 // greater.
 func (e *Engine) Now() crdt.Stamp {

@@ -119,7 +119,7 @@ func (t *turn) takeChores() {
 		t.batch.Put(keyPeer(k.peer, k.scope), encode(*e.x.cursor(k.peer, k.scope)))
 	}
 	t.did.cursors, e.chores.cursors = e.chores.cursors, nil
-	for len(e.chores.history) > 0 && t.batch.Len() < turnOps/3 {
+	for len(e.chores.history) > 0 && t.batch.Len() < turnOps/3 && t.batch.Bytes() < turnBytes/2 {
 		h := e.chores.history[0]
 		e.chores.history = e.chores.history[1:]
 		t.did.history = append(t.did.history, h)
