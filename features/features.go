@@ -30,6 +30,39 @@ type Call interface {
 	Hangup(ctx context.Context, c site.Cause) error
 }
 
+// A Target is where a feature sends a caller. One field is set, or Record
+// together with Feature.
+type Target struct {
+	// Extension is a user, group or feature by the number that people of
+	// this site dial inside it. A caller may have typed it: it never is a
+	// feature code nor a number outside, and a Connector refuses those with
+	// site.Forbidden.
+	Extension string
+
+	Record  site.RecordID    // a user or group
+	Feature site.FeatureName // a feature; with Record, of that user or group: "voicemail"
+}
+
+// An Outcome is what became of sending a caller on.
+type Outcome struct {
+	Answered bool       // somebody, or a feature, took the call, and that is over now
+	Cause    site.Cause // of the end; not Answered: why nobody took it
+}
+
+// A Connector is a Call that can be sent on.
+type Connector interface {
+	Call
+
+	// Connect routes the call on within the same chain, under the same rules
+	// as every call, and returns when nobody took it, when the talk is over,
+	// or when ctx ends, which gives up the attempt: the error is the cause of
+	// ctx, or says what went wrong here. Until then the caller hears what a
+	// caller hears, and the feature leaves its Media alone; afterwards, unless
+	// Answered, it may use it again. What users have set for calls to them
+	// (forward, voicemail on no answer) is part of the attempt.
+	Connect(ctx context.Context, to Target) (Outcome, error)
+}
+
 // Media is the feature's end of an answered (or early) leg: 8 kHz, mono, 16-bit
 // linear PCM in both directions.
 type Media interface {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"slices"
 	"sync"
 
 	"carrierclass.net/ccnode/features"
@@ -16,6 +17,12 @@ import (
 type Call struct {
 	Phone *Phone
 
+	// Connects stands for the rest of the node in Connect; nil: no number
+	// exists. Join makes it ring another phone. Set before use.
+	Connects func(ctx context.Context, to features.Target) (features.Outcome, error)
+
+	engine   *media.Engine
+	local    netip.Addr
 	from, to site.Party
 	diverted string
 	port     *media.Port
@@ -26,9 +33,10 @@ type Call struct {
 	answered bool
 	early    bool
 	ended    *site.Cause // by the feature: rejected or hung up
+	sent     []features.Target
 }
 
-var _ features.Call = (*Call)(nil)
+var _ features.Connector = (*Call)(nil)
 
 // NewCall opens a port for a call that the phone made. The end of ctx ends it.
 func NewCall(ctx context.Context, e *media.Engine, phone *Phone, local netip.Addr, from, to site.Party, diverted string) (*Call, error) {
@@ -36,7 +44,7 @@ func NewCall(ctx context.Context, e *media.Engine, phone *Phone, local netip.Add
 	if err != nil {
 		return nil, err
 	}
-	c := &Call{Phone: phone, from: from, to: to, diverted: diverted, port: port}
+	c := &Call{Phone: phone, engine: e, local: local, from: from, to: to, diverted: diverted, port: port}
 	c.ctx, c.cancel = context.WithCancelCause(ctx)
 	return c, nil
 }
@@ -107,6 +115,62 @@ func (c *Call) Hangup(_ context.Context, cause site.Cause) error {
 	c.mu.Unlock()
 	c.cancel(cause)
 	return c.port.Close()
+}
+
+// Connect notes the target and does what Connects does. It ends no later than
+// the call and ctx.
+func (c *Call) Connect(ctx context.Context, to features.Target) (features.Outcome, error) {
+	c.mu.Lock()
+	c.sent = append(c.sent, to)
+	c.mu.Unlock()
+	for _, x := range []context.Context{ctx, c.ctx} {
+		if x.Err() != nil {
+			return features.Outcome{}, context.Cause(x)
+		}
+	}
+	if c.Connects == nil {
+		return features.Outcome{Cause: site.NoSuchNumber}, nil
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	stop := context.AfterFunc(c.ctx, func() { cancel(context.Cause(c.ctx)) })
+	defer func() { stop(); cancel(nil) }()
+	return c.Connects(ctx, to)
+}
+
+// Sent lists where the feature sent the caller.
+func (c *Call) Sent() []features.Target {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Clone(c.sent)
+}
+
+// Join lets the caller talk with another phone through the node until over is
+// closed, the other's hanging up, or ctx ends. It is for use in Connects.
+func (c *Call) Join(ctx context.Context, with *Phone, over <-chan struct{}) (features.Outcome, error) {
+	port, err := c.engine.NewPort(media.PortParams{Chain: c.Chain(), Local: c.local})
+	if err != nil {
+		return features.Outcome{Cause: site.NodeFull}, nil
+	}
+	defer port.Close()
+	if err := port.SetRemote(with.Offer()); err != nil {
+		return features.Outcome{}, err
+	}
+	answer, err := port.Local(nil)
+	if err != nil {
+		return features.Outcome{}, err
+	}
+	if err := with.Take(answer); err != nil {
+		return features.Outcome{}, err
+	}
+	if err := c.engine.Bridge(c.port, port); err != nil {
+		return features.Outcome{}, err
+	}
+	select {
+	case <-over:
+		return features.Outcome{Answered: true, Cause: site.Normal}, nil
+	case <-ctx.Done():
+		return features.Outcome{}, context.Cause(ctx)
+	}
 }
 
 // End ends the call from outside: the caller hung up, or the node stops.
