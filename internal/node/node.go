@@ -299,18 +299,20 @@ func (n *Node) openState(ctx context.Context, cancel context.CancelCauseFunc, ro
 	n.recall(fleet)
 	ectx, stop := context.WithCancel(context.Background())
 	done := make(chan struct{})
-	go func() { // ends with stop, below
+	w := writer{n.engine}
+	n.state, err = state.Open(state.Config{Engine: w, Book: n.book, Identity: n.id, Site: n.member.Site, Now: n.now,
+		Random: n.rand, Log: n.log.With("room", "state"), History: w.history})
+	if err != nil {
+		stop()
+		return err
+	}
+	go func() { // ends with stop, below; what it calls finds n.state
 		defer close(done)
 		if err := n.engine.Run(ectx); err != nil && ectx.Err() == nil {
 			cancel(fmt.Errorf("replica: %w", err))
 		}
 	}()
 	rooms.add(func() { stop(); <-done })
-	w := writer{n.engine}
-	if n.state, err = state.Open(state.Config{Engine: w, Book: n.book, Identity: n.id, Site: n.member.Site, Now: n.now,
-		Random: n.rand, Log: n.log.With("room", "state"), History: w.history}); err != nil {
-		return err
-	}
 	rooms.add(n.state.Close)
 	// Members and their addresses move the mesh and the exchange; messages name
 	// recordings that are wanted here.
