@@ -194,7 +194,7 @@ func (l *Leg) request(method sip.RequestMethod, seq uint32) *sip.Request {
 func (l *Leg) moved(f *edge.Flow) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.peer.IsZero() && (l.nat || l.flow != nil && l.flow.Transport != site.UDP) {
+	if l.peer.IsZero() && (l.nat || l.flow != nil && l.flow.Transport != site.UDP && f.Transport != site.UDP) {
 		l.flow = f
 		l.dest = l.destination()
 	}
