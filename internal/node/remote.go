@@ -42,7 +42,11 @@ func (b *backend) home(who string) (id site.RecordID, at site.ID, err error) {
 	}
 	u, err := b.n.state.User(id)
 	if err != nil {
-		return id, at, refuse(err)
+		e, ok := b.n.state.Service(id) // a group has a mailbox, too
+		if !ok {
+			return id, at, refuse(err)
+		}
+		u.Site, u.Here = e.Home, e.Home == b.n.member.Site
 	}
 	if u.Here {
 		return id, site.ID{}, nil

@@ -2,6 +2,8 @@ package node
 
 import (
 	"net/netip"
+	"slices"
+	"strings"
 	"time"
 
 	"carrierclass.net/ccnode/features/voicemail"
@@ -92,19 +94,43 @@ func (v view) Lookup(number string) []route.Entry {
 	es := v.n.state.Lookup(number)
 	out := make([]route.Entry, len(es))
 	for i, e := range es {
-		out[i] = route.Entry{User: e.User, AOR: site.AOR{User: e.Number, Domain: v.Domain()}, Name: e.Name, Home: e.Home,
-			E164: e.E164, Written: uint64(e.Written), Disabled: e.Disabled, NoVoicemail: e.NoVoicemail}
+		out[i] = v.entry(e)
 	}
 	return out
 }
 
+func (v view) entry(e state.Entry) route.Entry {
+	return route.Entry{User: e.User, AOR: site.AOR{User: e.Number, Domain: v.Domain()}, Name: e.Name, Home: e.Home,
+		E164: e.E164, Written: uint64(e.Written), Disabled: e.Disabled, NoVoicemail: e.NoVoicemail, Kind: entryKinds[e.Kind]}
+}
+
+var entryKinds = map[state.EntryKind]route.EntryKind{state.UserEntry: route.User, state.GroupEntry: route.Group, state.MenuEntry: route.Menu}
+
 func (v view) Settings(user site.RecordID) (route.Settings, bool) {
 	u, ok := v.n.state.Settings(user)
 	if !ok {
-		return route.Settings{}, false
+		return v.service(user)
 	}
 	return route.Settings{Disabled: u.Disabled, DND: u.DND, All: u.ForwardAll, OnBusy: u.OnBusy, OnNoAnswer: u.OnNoAnswer,
 		OnOffline: u.OnOffline, Ring: u.Ring, NoVoicemail: u.NoVoicemail}, true
+}
+
+// service is what a group's or a menu's record says.
+func (v view) service(id site.RecordID) (route.Settings, bool) {
+	if g, ok := state.Peek[site.Group](v.n.state, id); ok {
+		out := route.Settings{OnNoAnswer: g.Overflow, Ring: time.Duration(g.Ring) * time.Second, InTurn: g.Strategy == "turn"}
+		for _, m := range g.Members {
+			if u, err := site.ParseRecordID(m); err == nil {
+				if e, ok := v.n.state.Entry(u); ok {
+					out.Members = append(out.Members, v.entry(e))
+				}
+			}
+		}
+		slices.SortFunc(out.Members, func(a, b route.Entry) int { return strings.Compare(a.AOR.User, b.AOR.User) })
+		return out, true
+	}
+	_, ok := state.Peek[site.Menu](v.n.state, id)
+	return route.Settings{}, ok
 }
 
 func (v view) Bindings(aor site.AOR) int { return len(v.n.pair.Bindings(aor)) }

@@ -100,6 +100,18 @@ func (s *State) Entry(user site.RecordID) (Entry, bool) {
 	return Entry{}, false
 }
 
+// Service is the directory's line of a group or a menu.
+func (s *State) Service(id site.RecordID) (Entry, bool) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	for _, e := range s.ix.services {
+		if e.User == id {
+			return *e, true
+		}
+	}
+	return Entry{}, false
+}
+
 // Entries counts the directory; Directory lists it, in no order.
 func (s *State) Entries() int {
 	s.mu.RLock()

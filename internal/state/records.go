@@ -278,6 +278,18 @@ func Get[T Record](s *State, id site.RecordID) (v T, err error) {
 	return v, nil
 }
 
+// Peek is Get for calls: without an ETag, and none that was deleted.
+func Peek[T Record](s *State, id site.RecordID) (v T, ok bool) {
+	s.mu.RLock()
+	x, ok := s.ix.records[shapeFor[T]().table][id]
+	s.mu.RUnlock()
+	if !ok {
+		return v, false
+	}
+	v = x.(T)
+	return v, !headOf(&v).Deleted
+}
+
 // Named finds a record by its id or its name.
 func Named[T Record](s *State, who string) (v T, err error) {
 	if id, err := site.ParseRecordID(who); err == nil {

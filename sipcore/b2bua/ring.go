@@ -45,10 +45,16 @@ func (c *Call) ring(st route.Step, diversions int, first bool) (cause site.Cause
 	c.mu.Unlock()
 	pending := 0
 	if st.Here {
-		for _, phone := range c.phones(st) {
-			id := pending
-			pending++
-			c.srv.spawn(func() { c.ringPhone(id, f, phone, st.Target) })
+		whose := st.Members
+		if whose == nil {
+			whose = []route.Entry{st.Target}
+		}
+		for _, to := range whose {
+			for _, phone := range c.phones(to.AOR) {
+				id := pending
+				pending++
+				c.srv.spawn(func() { c.ringPhone(id, f, phone, to) })
+			}
 		}
 	}
 	phones := pending
@@ -84,7 +90,7 @@ func (c *Call) ring(st route.Step, diversions int, first bool) (cause site.Cause
 			case e.final:
 				pending--
 				causes = append(causes, e.cause)
-				if e.all && phones > 0 {
+				if e.all && phones > 0 && st.Members == nil { // in a group it is one member's word
 					return strongest(causes), false
 				}
 			case !answered:
@@ -173,10 +179,10 @@ func (c *Call) join(e event) (site.Cause, bool) {
 // phones groups the bindings of the line into phones: two flows of one phone
 // ring once, the newest first. Phones whose connection is the other node's
 // come as a group of their own.
-func (c *Call) phones(st route.Step) [][]site.Binding {
+func (c *Call) phones(line site.AOR) [][]site.Binding {
 	var out [][]site.Binding
 	index := map[string]int{}
-	for _, b := range c.srv.cfg.Location.Bindings(st.Target.AOR) {
+	for _, b := range c.srv.cfg.Location.Bindings(line) {
 		if c.vector.flows && (b.Node != c.srv.cfg.Node || c.srv.direct(b)) {
 			continue // the node that asks rings it itself
 		}

@@ -9,12 +9,16 @@ import (
 
 // Names of the features a decision may lead to by itself.
 const (
+	Attendant site.FeatureName = "menu"      // the menu that is Step.Target
 	Voicemail site.FeatureName = "voicemail" // leave a message for Step.Target
 	Mailbox   site.FeatureName = "mailbox"   // the caller's own
 )
 
 // MaxSteps bounds how many steps a call can take before Next says Reject.
-const MaxSteps = 3 * (MaxDiversions + 1)
+const MaxSteps = 3*(MaxDiversions+1) + MaxMembers
+
+// MaxMembers is how many of a group are rung.
+const MaxMembers = 64
 
 // Next says what to do with the call, given how the steps so far ended. It is
 // asked again after each step that ended without an answer; after Reject it
@@ -33,7 +37,7 @@ func Next(v View, c Call, past []Outcome) Step {
 	if n > MaxDiversions {
 		return reject(site.TooManyHops, "diverted more than "+itoa(MaxDiversions)+" times")
 	}
-	d := decision{v: v, c: c, reason: reason, diverted: n > 0, last: n == MaxDiversions}
+	d := decision{v: v, c: c, reason: reason, diverted: n > 0, last: n == MaxDiversions, past: past[since:]}
 	t := canonical(v, to)
 	if since == len(past) {
 		return d.first(t)
@@ -57,7 +61,8 @@ type decision struct {
 	c        Call
 	reason   string // of the last diversion
 	diverted bool
-	last     bool // the call may not be diverted again
+	last     bool      // the call may not be diverted again
+	past     []Outcome // since then
 }
 
 func reject(c site.Cause, why string) Step { return Step{Kind: Reject, Cause: c, Why: why} }
@@ -114,7 +119,7 @@ func (d decision) person(t target) Step {
 		return reject(site.NoSuchNumber, why+": disabled")
 	}
 	s, held := d.v.Settings(e.User)
-	if d.c.Applied && !d.diverted {
+	if d.c.Applied && !d.diverted && e.Kind == User {
 		return d.ring(e, s, true, why) // another node's ring step
 	}
 	if !held {
@@ -128,6 +133,10 @@ func (d decision) person(t target) Step {
 		return reject(site.NoSuchNumber, why+": disabled")
 	case blocked(s.Blocked, d.c.From, d.v):
 		return reject(site.Refused, why+": this caller is blocked")
+	case e.Kind == Menu:
+		return Step{Kind: Feature, Feature: Attendant, Target: e, Diverted: d.reason, Why: why + ", a menu"}
+	case e.Kind == Group:
+		return d.group(e, s, why)
 	case s.All != "":
 		return d.forward(e, s.All, "all", site.NoAnswer)
 	case s.DND:
@@ -199,6 +208,47 @@ func (d decision) ring(e Entry, s Settings, hereOnly bool, why string) Step {
 	return st
 }
 
+// group rings the members that can be rung, together or one after the other;
+// when nobody took the call it goes where the group says, else to the group's
+// mailbox. Members' own forwards do not count, their do-not-disturb does.
+func (d decision) group(e Entry, s Settings, why string) Step {
+	var ready []Entry
+	for _, m := range s.Members[:min(len(s.Members), MaxMembers)] {
+		own, _ := d.v.Settings(m.User)
+		if !m.Disabled && !own.Disabled && !own.DND && m.User != d.c.From.User && d.v.Bindings(m.AOR) > 0 {
+			ready = append(ready, m)
+		}
+	}
+	st := Step{Kind: Ring, Target: e, Here: true, For: s.Ring, Members: ready, Why: why + ", a group of " + itoa(len(s.Members))}
+	if st.For <= 0 {
+		st.For = DefaultRing
+	}
+	cause := site.Offline
+	if n := len(d.past); n > 0 {
+		cause = d.past[n-1].Cause
+	}
+	if s.InTurn {
+		rung := map[site.RecordID]bool{}
+		for _, o := range d.past {
+			for _, m := range o.Step.Members {
+				rung[m.User] = true
+			}
+		}
+		ready = slices.DeleteFunc(ready, func(m Entry) bool { return rung[m.User] })
+		st.Members = ready[:min(len(ready), 1)]
+	} else if len(d.past) > 0 {
+		st.Members = nil
+	}
+	if len(st.Members) > 0 {
+		return st
+	}
+	reason := "no answer"
+	if cause == site.Offline {
+		reason = "offline"
+	}
+	return d.settle(e, s, s.OnNoAnswer, reason, cause)
+}
+
 // unanswered is step 5.
 func (d decision) unanswered(st Step, cause site.Cause) Step {
 	e := st.Target
@@ -206,6 +256,9 @@ func (d decision) unanswered(st Step, cause site.Cause) Step {
 		return reject(cause, "left to the node that applied the settings")
 	}
 	s, _ := d.v.Settings(e.User)
+	if e.Kind == Group {
+		return d.group(e, s, e.AOR.User)
+	}
 	switch cause {
 	case site.Busy, site.Refused:
 		return d.settle(e, s, s.OnBusy, "busy", cause)

@@ -100,7 +100,17 @@ type Code struct {
 	Rest    bool
 }
 
-// An Entry is what the whole fleet knows of a user.
+// An EntryKind says what answers at a number: a user's phones, those of a
+// group, or a menu.
+type EntryKind uint8
+
+const (
+	User EntryKind = iota
+	Group
+	Menu
+)
+
+// An Entry is what the whole fleet knows of a user, a group or a menu.
 type Entry struct {
 	User        site.RecordID
 	AOR         site.AOR
@@ -111,6 +121,7 @@ type Entry struct {
 	Written     uint64    // stamp of the number; of a clash the older one is meant
 	Disabled    bool
 	NoVoicemail bool
+	Kind        EntryKind
 }
 
 // Party is the entry as one end of a call; Number is left to Shown.
@@ -127,6 +138,10 @@ type Settings struct {
 	All, OnBusy, OnNoAnswer, OnOffline string
 	Ring                               time.Duration // 0 means DefaultRing
 	NoVoicemail                        bool
+
+	// Of a group. OnNoAnswer is where a call goes that nobody took.
+	Members []Entry
+	InTurn  bool // one after the other, not all together
 }
 
 // Times of calls.md §3.
@@ -188,6 +203,7 @@ type Branch struct {
 type Step struct {
 	Kind     Kind
 	Target   Entry         // Ring, Away, Feature: whom the call is for
+	Members  []Entry       // Ring: of a group, those whose phones of this site ring in place of Target's
 	Here     bool          // Ring: phones of this site ring
 	For      time.Duration // Ring: how long
 	Sites    []Branch      // Ring, Away

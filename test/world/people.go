@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"carrierclass.net/ccnode/internal/api"
+	"carrierclass.net/ccnode/internal/site"
 )
 
 // create bob at B [number 0001250] [as Eve]: the first box of the site that is on does it.
@@ -105,6 +106,33 @@ func (w *World) id(who string) string {
 		return p.user.ID.String()
 	}
 	return who
+}
+
+// makeGroup, group sales 300 ana ben at A [turn] [overflow bob], makes a number that rings several.
+func (w *World) makeGroup(args []string) ([]string, error) {
+	overflow, args := option(args, "overflow")
+	turn := len(args) > 0 && args[len(args)-1] == "turn"
+	if turn {
+		args = args[:len(args)-1]
+	}
+	b, args, err := w.at(args)
+	if err == nil && len(args) < 3 {
+		err = errors.New("write it like: group sales 300 ana ben at A")
+	}
+	if err != nil {
+		return nil, err
+	}
+	g := site.Group{Head: site.Head{Name: args[0]}, Number: args[1], Overflow: overflow}
+	if turn {
+		g.Strategy = "turn"
+	}
+	for _, who := range args[2:] {
+		g.Members = append(g.Members, w.id(who))
+	}
+	ctx, cancel := within(10 * time.Second)
+	defer cancel()
+	_, err = b.api.Shop().Groups.Create(ctx, adminsName, g)
+	return nil, err
 }
 
 // patch is one field of a user, as a person writes it.

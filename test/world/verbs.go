@@ -31,6 +31,7 @@ func init() {
 		"bytes":     (*World).bytes,     // bytes wan | bytes lan | bytes, and "under N"
 		"settled":   (*World).settled,   // settled [in 20s] [A C]: all hold the same and owe nothing
 		"create":    (*World).create,    // create bob at B [number 201]
+		"group":     (*World).makeGroup, // group sales 300 ana ben at A [turn] [overflow voicemail]
 		"edit":      (*World).edit,      // edit bob name Robert at A
 		"disable":   (*World).disable,   // disable bob at A
 		"enable":    (*World).enable,    // enable bob at A: says that the disable was seen
