@@ -148,6 +148,7 @@ func (s *Store) load() error {
 // findOrphans lists recordings in tmp and clears fetches that ended half-way
 // without a way to go on.
 func (s *Store) findOrphans() error {
+	s.Tidy(abandoned)
 	entries, err := os.ReadDir(s.tmp())
 	if err != nil {
 		return err
@@ -158,6 +159,11 @@ func (s *Store) findOrphans() error {
 				return err
 			}
 		}
+		if strings.HasSuffix(e.Name(), ".part") {
+			if err := cutTail(filepath.Join(s.tmp(), e.Name())); err != nil {
+				return err
+			}
+		}
 		name, ok := strings.CutSuffix(e.Name(), ".meta")
 		if !ok {
 			continue
@@ -165,6 +171,23 @@ func (s *Store) findOrphans() error {
 		if _, err := os.Stat(filepath.Join(s.tmp(), name+".rec")); errors.Is(err, fs.ErrNotExist) {
 			s.findCommitted(name, e)
 		}
+	}
+	return nil
+}
+
+// abandoned is how long an interrupted fetch is kept over a start.
+const abandoned = 30 * 24 * time.Hour
+
+// cutTail takes the sums off a fetch that ended between its last byte and its
+// new name: as it is, more would seem to be here than there is of it.
+func cutTail(name string) error {
+	f, err := os.OpenFile(name, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if r := (&sealed{f: f}); r.readTail() == nil {
+		return f.Truncate(r.size)
 	}
 	return nil
 }

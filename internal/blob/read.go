@@ -55,7 +55,7 @@ func (s *Store) OpenSealed(ref site.BlobRef) (*Reader, error) {
 	r := &sealed{s: s, ref: ref, f: f}
 	if err := r.readTail(); err != nil {
 		f.Close()
-		s.forget(ref, true)
+		s.forget(ref, errors.Is(err, ErrDamaged))
 		return nil, fmt.Errorf("recording %s: %w", ref, err)
 	}
 	return &Reader{r, r}, nil
@@ -124,7 +124,9 @@ func (r *sealed) Read(p []byte) (int, error) {
 	i := r.at / chunk
 	if r.bufN != i+1 {
 		if err := r.load(i); err != nil {
-			r.s.forget(r.ref, true)
+			if errors.Is(err, ErrDamaged) {
+				r.s.forget(r.ref, true)
+			}
 			return 0, err
 		}
 	}
@@ -139,7 +141,9 @@ func (r *sealed) load(i int64) error {
 		r.buf = make([]byte, 0, chunk)
 	}
 	r.buf, r.bufN = r.buf[:n], 0
-	if _, err := r.f.ReadAt(r.buf, i*chunk); err != nil {
+	if _, err := r.f.ReadAt(r.buf, i*chunk); errors.Is(err, os.ErrClosed) {
+		return fmt.Errorf("recording %s: %w", r.ref, err) // whoever listened has hung up
+	} else if err != nil {
 		return fmt.Errorf("recording %s, chunk %d: %w (%w)", r.ref, i, ErrDamaged, err)
 	}
 	if crc32.Checksum(r.buf, castagnoli) != binary.BigEndian.Uint32(r.sums[4*i:]) {

@@ -323,7 +323,7 @@ func (s *Store) PutVerified(ref site.BlobRef, r io.Reader) error {
 		f.Close()
 		return fmt.Errorf("store recording %s: %w", ref, err)
 	}
-	if _, err := io.Copy(w, r); err != nil {
+	if _, err := io.Copy(&roomy{w: w}, r); err != nil {
 		f.Close()
 		return fmt.Errorf("fetch recording %s after %d bytes: %w", ref, w.size, err)
 	}
@@ -332,6 +332,22 @@ func (s *Store) PutVerified(ref site.BlobRef, r io.Reader) error {
 		return err
 	}
 	return nil
+}
+
+// roomy looks after each megabyte whether there is room for the next.
+type roomy struct {
+	w    *writer
+	next int64
+}
+
+func (r *roomy) Write(p []byte) (int, error) {
+	if r.w.size >= r.next {
+		if err := r.w.s.room(); err != nil {
+			return 0, err
+		}
+		r.next = r.w.size + 1<<20
+	}
+	return r.w.Write(p)
 }
 
 // Tidy removes interrupted fetches that nobody went on with for a while.
