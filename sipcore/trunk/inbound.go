@@ -208,8 +208,7 @@ func userOf(u *sip.Uri) string {
 		return ""
 	}
 	if u.Scheme == "tel" {
-		n := strings.TrimPrefix(u.Raw(), "tel:")
-		n, _, _ = strings.Cut(n, ";")
+		n, _, _ := strings.Cut(u.Raw(), ";")
 		return n
 	}
 	n, _, _ := strings.Cut(u.User, ";")
