@@ -17,7 +17,9 @@ import (
 )
 
 // own are the headers that belong to one leg; everything else is copied from
-// leg to leg (calls.md §4).
+// leg to leg (calls.md §4). What makes a phone answer by itself (RFC 5373, and
+// what vendors put into Alert-Info and Call-Info) is among them: a caller could
+// listen to a room with it.
 var own = map[string]bool{}
 
 func init() {
@@ -27,6 +29,7 @@ func init() {
 		P-Charging-Vector Remote-Party-ID P-Asserted-Identity P-Preferred-Identity P-Served-User P-Access-Network-Info Path Service-Route
 		User-Agent Server RSeq RAck Replaces Join Timestamp Date Expires Event Subscription-State Refer-To Referred-By
 		Security-Client Security-Server Security-Verify Reason Retry-After Identity MIME-Version Target-Dialog
+		Answer-Mode Priv-Answer-Mode Alert-Info Call-Info
 		Content-Type Content-Encoding Content-Disposition`) {
 		own[strings.ToLower(h)] = true
 	}

@@ -38,6 +38,19 @@ func TestCausesSurviveTheTripBetweenNodes(t *testing.T) {
 	}
 }
 
+// A caller does not choose that the other phone answers by itself.
+func TestNobodyIsMadeToAnswer(t *testing.T) {
+	from, to := sip.NewRequest(sip.INVITE, sip.Uri{}), sip.NewRequest(sip.INVITE, sip.Uri{})
+	for name, value := range map[string]string{"Answer-Mode": "Auto;require", "Priv-Answer-Mode": "Auto", "alert-info": "info=alert-autoanswer",
+		"Call-Info": "<sip:x>;answer-after=0", "X-Shop": "kept"} {
+		from.AppendHeader(sip.NewHeader(name, value))
+	}
+	copyHeaders(to, from)
+	if hs := to.Headers(); len(hs) != 1 || hs[0].Name() != "X-Shop" {
+		t.Errorf("copied %v", hs)
+	}
+}
+
 func FuzzHeaders(f *testing.F) {
 	f.Add("icid-value=a;settings=applied;diversions=3")
 	f.Add(`Q.850;cause=17;text="User busy"`)
