@@ -13,6 +13,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"log/slog"
 	"net/netip"
 	"slices"
@@ -46,6 +47,10 @@ type Config struct {
 type Table struct {
 	cfg Config
 
+	// One at a time writes of a key, in memory and on the disk; taken before mu.
+	// Channels, so that virtual time can pass while one is held.
+	turns [64]chan struct{}
+
 	mu    sync.RWMutex
 	byKey map[string]*entry
 	byAOR map[site.AOR]map[string]*entry
@@ -67,6 +72,9 @@ type entry struct {
 // phones behind them had no reason to notice a restart.
 func Open(cfg Config) (*Table, error) {
 	t := &Table{cfg: cfg, byKey: map[string]*entry{}, byAOR: map[site.AOR]map[string]*entry{}, from: map[netip.Addr]int{}}
+	for i := range t.turns {
+		t.turns[i] = make(chan struct{}, 1)
+	}
 	until := cfg.Now().Add(cfg.MaxExpiry)
 	err := cfg.Disk.Scan(func(key string, value []byte) error {
 		var b site.Binding
@@ -179,8 +187,10 @@ func (t *Table) Bind(ctx context.Context, b site.Binding) error {
 	}
 	// A disk that refuses must not silence the phones: the binding then lives
 	// in memory and on the other node (state.md §7).
+	done := t.turn(key)
 	if err := t.cfg.Disk.Put(ctx, key, value); err != nil {
 		if ctx.Err() != nil {
+			done()
 			return fmt.Errorf("bind %s: %w", b.AOR, context.Cause(ctx))
 		}
 		t.cfg.Log.Warn("A binding is in memory only; the disk refused it", "aor", b.AOR.String(), "err", err)
@@ -190,8 +200,39 @@ func (t *Table) Bind(ctx context.Context, b site.Binding) error {
 	t.sooner(b.Expires)
 	t.feed.tell(item{Put: &b}) // in the order in which they came to be
 	t.mu.Unlock()
+	done()
 	t.changed(b.AOR)
 	return nil
+}
+
+// turn waits for a key's turn; done ends it.
+func (t *Table) turn(key string) (done func()) {
+	h := fnv.New32a()
+	_, _ = h.Write([]byte(key))
+	c := t.turns[h.Sum32()%uint32(len(t.turns))]
+	c <- struct{}{}
+	return func() { <-c }
+}
+
+// settle makes the disk say of a key what memory says, whatever happened since
+// its caller looked.
+func (t *Table) settle(ctx context.Context, key string) error {
+	defer t.turn(key)()
+	t.mu.RLock()
+	e := t.byKey[key]
+	var b site.Binding
+	if e != nil {
+		b = e.b
+	}
+	t.mu.RUnlock()
+	if e == nil {
+		return t.cfg.Disk.Delete(ctx, key)
+	}
+	value, err := cbor.Marshal(b)
+	if err != nil {
+		return fmt.Errorf("encode the binding of %s: %w", b.AOR, err)
+	}
+	return t.cfg.Disk.Put(ctx, key, value)
 }
 
 // Unbind removes a binding, here and at the other node.
@@ -206,7 +247,7 @@ func (t *Table) Unbind(ctx context.Context, key string) error {
 		return nil
 	}
 	t.changed(b.AOR)
-	if err := t.cfg.Disk.Delete(ctx, key); err != nil {
+	if err := t.settle(ctx, key); err != nil {
 		t.cfg.Log.Warn("A removed binding is still on disk; it will be tried after a restart", "aor", b.AOR.String(), "err", err)
 	}
 	return nil
@@ -272,7 +313,7 @@ func (t *Table) expire() {
 	t.schedule()
 	t.mu.Unlock()
 	for _, b := range gone {
-		if err := t.cfg.Disk.Delete(context.Background(), b.Key()); err != nil {
+		if err := t.settle(context.Background(), b.Key()); err != nil {
 			t.cfg.Log.Debug("An expired binding stays on disk until the disk can be written", "err", err)
 		}
 		t.changed(b.AOR)
@@ -377,17 +418,13 @@ func (t *Table) learn(from site.NodeID, it item) error {
 }
 
 func (t *Table) save(b site.Binding) {
-	value, err := cbor.Marshal(b)
-	if err == nil {
-		err = t.cfg.Disk.Put(context.Background(), b.Key(), value)
-	}
-	if err != nil {
+	if err := t.settle(context.Background(), b.Key()); err != nil {
 		t.cfg.Log.Warn("A binding of the other node is in memory only", "err", err)
 	}
 }
 
 func (t *Table) forget(key string) {
-	if err := t.cfg.Disk.Delete(context.Background(), key); err != nil {
+	if err := t.settle(context.Background(), key); err != nil {
 		t.cfg.Log.Warn("A removed binding is still on disk", "err", err)
 	}
 }
