@@ -30,8 +30,8 @@ type Call interface {
 	Hangup(ctx context.Context, c site.Cause) error
 }
 
-// A Target is where a feature sends a caller. One field is set, or Record
-// together with Feature.
+// A Target is where a feature sends a caller. One field is set, or Feature with
+// one of the others.
 type Target struct {
 	// Extension is a user, group or feature by the number that people of
 	// this site dial inside it. A caller may have typed it: it never is a
@@ -40,7 +40,7 @@ type Target struct {
 	Extension string
 
 	Record  site.RecordID    // a user or group
-	Feature site.FeatureName // a feature; with Record, of that user or group: "voicemail"
+	Feature site.FeatureName // a feature; with another field, of that user or group: "voicemail"
 }
 
 // An Outcome is what became of sending a caller on.
