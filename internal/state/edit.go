@@ -179,7 +179,9 @@ func (s *State) Set(ctx context.Context, by string, id site.RecordID, etag strin
 			// What already stands alone, as the person saw it, is not written again.
 			vs := set.Versions(crdt.Cell{Table: w.Table, Record: w.Record, Field: w.Field})
 			_, f := fieldOf(crdt.Cell{Table: w.Table, Field: w.Field})
-			if len(vs) == 1 && sameValue(f, vs[0].Value, w.Value) && vs[0].Flags == w.Flags || len(vs) == 0 && (len(w.Value) == 0 || bytes.Equal(w.Value, []byte{0})) {
+			// Disabled or deleted once more is: an undo that has not seen it loses.
+			again := f.policy == True && isTrue(w.Value)
+			if len(vs) == 1 && !again && sameValue(f, vs[0].Value, w.Value) && vs[0].Flags == w.Flags || len(vs) == 0 && (len(w.Value) == 0 || bytes.Equal(w.Value, []byte{0})) {
 				continue
 			}
 			m.Writes = append(m.Writes, w)

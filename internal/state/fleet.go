@@ -55,7 +55,12 @@ func (s *State) indexSite(r reader) {
 	id := site.ID([]byte(r.rec))
 	if old := s.ix.sites[id]; old != nil {
 		delete(s.ix.sites, id)
-		delete(s.ix.codes, old.Code)
+		if s.ix.codes[old.Code] == old { // else another site has the same code
+			delete(s.ix.codes, old.Code)
+			for _, x := range s.ix.sites {
+				s.indexCode(x, old.Code)
+			}
+		}
 	}
 	x := &Site{ID: id, Code: r.text(siteCode), Name: r.text(siteName), ExtLen: r.number(siteExtLen), Access: r.text(siteAccess),
 		Outside: r.text(siteOutside), Country: r.text(siteCountry), National: r.text(siteNational), Abroad: r.text(siteAbroad)}
@@ -70,8 +75,16 @@ func (s *State) indexSite(r reader) {
 		return
 	}
 	s.ix.sites[id] = x
-	if other := s.ix.codes[x.Code]; other == nil || bytes.Compare(id[:], other.ID[:]) < 0 {
-		s.ix.codes[x.Code] = x
+	s.indexCode(x, x.Code)
+}
+
+// indexCode lets a site have its code; of two with one code, the least id.
+func (s *State) indexCode(x *Site, code string) {
+	if x.Code != code {
+		return
+	}
+	if other := s.ix.codes[code]; other == nil || bytes.Compare(x.ID[:], other.ID[:]) < 0 {
+		s.ix.codes[code] = x
 	}
 }
 
