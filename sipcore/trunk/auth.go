@@ -73,7 +73,7 @@ func (t Trunk) credentialsFor(c digest.Challenge, status int, req *sip.Request, 
 
 // Authorization makes the header that answers the 401 or 407 that req got
 // (RFC 3261 §22). The request that carries it is a new one: CSeq one higher, no
-// Via yet. cnonce is fresh randomness. It returns ErrPassword when req had
+// Via yet, without an older header of that name. cnonce is fresh randomness. It returns ErrPassword when req had
 // answered such a challenge already and the new one is not stale, ErrRealm and
 // ErrMethod when nothing may or can be answered.
 func Authorization(t Trunk, req *sip.Request, res *sip.Response, cnonce string) (sip.Header, error) {

@@ -13,27 +13,36 @@ type Claim struct {
 type channel struct {
 	Claim
 	answered bool
+	dropped  bool // named to be ended: its place is taken already
 }
 
 // admit says whether a claim fits beside the calls that are there, oldest
 // first, and which of them must go for it. Emergency and inbound calls always
 // fit. For an emergency call that finds the trunk full, the newest call that
 // nobody has answered yet goes, else the newest; never another emergency call.
-func admit(open []*channel, limit int, c Claim) (drop string, ok bool) {
-	if limit <= 0 || len(open) < limit {
-		return "", true
+func admit(open []*channel, limit int, c Claim) (drop *channel, ok bool) {
+	stay := 0
+	for _, o := range open {
+		if !o.dropped {
+			stay++
+		}
 	}
-	if !c.Emergency {
-		return "", c.Inbound
+	switch {
+	case limit <= 0:
+		return nil, true
+	case !c.Emergency: // those that are to go are still there
+		return nil, c.Inbound || len(open) < limit
+	case stay < limit:
+		return nil, true
 	}
 	for _, answered := range []bool{false, true} {
 		for _, o := range slices.Backward(open) {
-			if !o.Emergency && o.answered == answered {
-				return o.Call, true
+			if !o.Emergency && !o.dropped && o.answered == answered {
+				return o, true
 			}
 		}
 	}
-	return "", true
+	return nil, true
 }
 
 // A Lease is a channel in use. Its methods may be called from any goroutine,
@@ -74,7 +83,11 @@ func (l *Lease) Release() {
 // take claims a channel of t.
 func (t *line) take(c Claim) (lease *Lease, drop string, ok bool) {
 	t.mu.Lock()
-	drop, ok = admit(t.open, t.cfg.Channels, c)
+	victim, ok := admit(t.open, t.cfg.Channels, c)
+	if victim != nil {
+		victim.dropped = true
+		drop = victim.Call
+	}
 	if ok {
 		ch := &channel{Claim: c}
 		t.open = append(t.open, ch)

@@ -3,6 +3,7 @@ package trunk_test
 import (
 	"context"
 	"net/netip"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -160,6 +161,35 @@ func TestPublicContact(t *testing.T) {
 			t.Errorf("%s, %v", s.Contact, w.p.bindings)
 		}
 		w.said("401/120", "200/120") // the challenge told the address already
+	})
+}
+
+// A NAT that gives another port each time is followed, but not endlessly.
+func TestPublicContactOfAChangingNAT(t *testing.T) {
+	port := 61000
+	within(t, func(w *world) {
+		w.p.change = func(res *sip.Response) {
+			behindNAT(res)
+			res.Via().Params.Remove("rport")
+			res.Via().Params.Add("rport", strconv.Itoa(port))
+		}
+	}, func(w *world) {
+		a := account()
+		a.PublicContact = true
+		w.use(a)
+		port = 62000
+		sleep(2 * time.Minute)
+		if s := w.want(trunk.Registered); !strings.HasPrefix(s.Contact, "sip:0472001201@"+public+":62000;") || len(w.p.bindings) != 1 {
+			t.Errorf("%s, %v", s.Contact, w.p.bindings)
+		}
+		change := w.p.change
+		w.p.set(func() { w.p.change = func(res *sip.Response) { port++; change(res) } })
+		n := w.p.count()
+		sleep(10 * time.Minute)
+		if more := w.p.count() - n; more > 40 {
+			t.Errorf("%d requests in ten minutes", more)
+		}
+		w.want(trunk.Registered)
 	})
 }
 

@@ -239,6 +239,8 @@ type world struct {
 	p    *provider
 	shop *end
 	tr   *trunk.Trunks
+
+	serve func(*transaction.ServerTx) // what the shop does with requests
 }
 
 func account() trunk.Trunk {
@@ -256,7 +258,13 @@ func within(t *testing.T, before func(*world), f func(*world)) {
 			before(w)
 		}
 		w.p.end = newEnd(t, w.net, providerAddr, w.p.serve)
-		w.shop = newEnd(t, w.net, shopAddr, func(tx *transaction.ServerTx) { tx.Respond(tx.Response(501, "")) })
+		w.shop = newEnd(t, w.net, shopAddr, func(tx *transaction.ServerTx) {
+			if w.serve == nil {
+				tx.Respond(tx.Response(501, ""))
+				return
+			}
+			w.serve(tx)
+		})
 		var err error
 		w.tr, err = trunk.New(trunk.Config{Layer: w.shop.l, Edge: w.shop.e, Plan: france})
 		if err != nil {
