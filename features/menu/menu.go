@@ -105,6 +105,9 @@ func (a *Attendant) ServeCall(ctx context.Context, c features.Call) error {
 		stack: []site.RecordID{first.ID}, fell: make(map[site.RecordID]bool)}
 	var err error
 	if v.m, err = c.Answer(life); err != nil {
+		if v.over() { // he hung up first
+			return nil
+		}
 		return fmt.Errorf("menu %s: answer: %w", first.title(), err)
 	}
 	for done := false; !done && err == nil; {

@@ -44,8 +44,9 @@ const (
 	failed               // nobody took the call
 )
 
-// over is true once the caller hung up or the node stops.
-func (v *visit) over() bool { return v.life.Err() != nil }
+// over is true once the caller hung up or the node stops. life may learn it
+// from the call a moment later.
+func (v *visit) over() bool { return v.life.Err() != nil || v.call.Context().Err() != nil }
 
 // menu plays the innermost menu once and follows the caller's choice; done
 // when the visit is over.
