@@ -58,6 +58,7 @@ type Config struct {
 	// the site.Cause in it. It must return soon after c.Context() has ended.
 	Feature func(ctx context.Context, name site.FeatureName, c *Call) error
 
+	Lines   Lines         // to the outside; nil: there are none
 	Reach   sipcore.Reach // told how attempts to reach other nodes ended; may be nil
 	Records Records       // may be nil
 

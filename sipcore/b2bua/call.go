@@ -18,17 +18,18 @@ import (
 // through internal/node. Its methods may be called from any goroutine.
 type Call struct {
 	// set when made, then constant
-	srv    *Server
-	ctx    context.Context // ends with the call; its cause is a site.Cause
-	cancel context.CancelCauseFunc
-	chain  string
-	from   site.Party
-	caller *Leg
-	tx     *transaction.ServerTx // the first INVITE
-	began  time.Time
-	peer   bool
-	vector vector
-	late   bool // the caller made no offer
+	srv      *Server
+	ctx      context.Context // ends with the call; its cause is a site.Cause
+	cancel   context.CancelCauseFunc
+	chain    string
+	from     site.Party
+	caller   *Leg
+	tx       *transaction.ServerTx // the first INVITE
+	began    time.Time
+	peer     bool
+	vector   vector
+	incoming bool // by a trunk
+	late     bool // the caller made no offer
 
 	mu       sync.Mutex // guards what follows; taken before Leg.mu
 	to       site.Party
@@ -38,6 +39,7 @@ type Call struct {
 	partner  *Leg   // who talks with the caller
 	answered bool   // the caller got a 2xx
 	answer   string // by whom
+	line     string // the trunk it came or left by
 	start    time.Time
 	shown    int  // greatest provisional status the caller got
 	refused  bool // the caller got a final refusal
@@ -203,7 +205,7 @@ func (c *Call) cleanUp() {
 // route carries out one decision after another until the call has ended, which
 // is nil, or nobody took it, which is the cause.
 func (c *Call) route(to route.URI) error {
-	rc := route.Call{From: c.from, To: to, Peer: c.peer, Applied: c.vector.applied, Diversions: c.vector.diversions}
+	rc := route.Call{From: c.from, To: to, Peer: c.peer, Trunk: c.incoming, Applied: c.vector.applied, Diversions: c.vector.diversions}
 	var past []route.Outcome
 	diversions := c.vector.diversions
 	for {
@@ -212,7 +214,7 @@ func (c *Call) route(to route.URI) error {
 		}
 		st := route.Next(c.srv.cfg.View(), rc, past)
 		c.srv.log.Debug("Next step", "call", c.chain, "step", st.Kind.String(), "why", st.Why)
-		cause := site.NoLine // no trunk leg exists
+		cause := site.NoLine
 		c.mu.Lock()
 		if st.Target.AOR.User != "" {
 			c.to = st.Target.Party()
@@ -231,6 +233,11 @@ func (c *Call) route(to route.URI) error {
 			}
 		case route.Feature:
 			return c.feature(st)
+		case route.External, route.Emergency:
+			var done bool
+			if cause, done = c.external(st); done {
+				return nil
+			}
 		}
 		past = append(past, route.Outcome{Step: st, Cause: cause})
 	}

@@ -36,12 +36,24 @@ func (s *Server) invite(tx *transaction.ServerTx) {
 	}
 	view := s.cfg.View()
 	to := routeURI(req.Recipient)
-	urgent := !peer && route.Urgent(view, to)
+	in, caller, where, line := s.fromTrunk(view, req, f)
+	if line {
+		to = where
+	}
+	urgent := !peer && !line && route.Urgent(view, to)
 	var from site.Party
 	var ok bool
 	switch {
 	case peer:
 		from = s.asserted(view, req)
+	case line:
+		if in.Listed && to.User != "" {
+			from = caller
+			break
+		}
+		s.log.Info("A call to a number that is not ours was refused", "trunk", in.Trunk, "called", in.Called)
+		tx.Respond(s.refusal(tx, site.NoSuchNumber))
+		return
 	default:
 		if from, ok = s.authenticate(tx, view, urgent); !ok {
 			return
@@ -50,7 +62,7 @@ func (s *Server) invite(tx *transaction.ServerTx) {
 	}
 	tx.Respond(tx.Response(100, ""))
 
-	c := &Call{srv: s, tx: tx, from: from, peer: peer, began: s.cfg.Now(), to: site.Party{AOR: route.AOR(view, to)}}
+	c := &Call{srv: s, tx: tx, from: from, peer: peer, incoming: line, began: s.cfg.Now(), to: site.Party{AOR: route.AOR(view, to)}}
 	if peer {
 		c.vector = parseVector(message.Get(req, "P-Charging-Vector"))
 		c.chain = c.vector.chain
@@ -73,6 +85,9 @@ func (s *Server) invite(tx *transaction.ServerTx) {
 		l.close()
 		s.turnAway(tx, cause, peer)
 		return
+	}
+	if line {
+		c.leaseFor(in.Trunk)
 	}
 	s.register(l)
 	s.log.Info("Call", "call", c.chain, "from", from.AOR.User, "to", to.String(), "via", f.String())

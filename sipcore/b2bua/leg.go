@@ -1,6 +1,7 @@
 package b2bua
 
 import (
+	"cmp"
 	"context"
 	"maps"
 	"net/netip"
@@ -33,19 +34,21 @@ func (s legState) String() string { return [...]string{"early", "confirmed", "en
 // phone or one other node, with its media port.
 type Leg struct {
 	// set when made, then constant
-	srv      *Server
-	call     *Call
-	caller   bool // the first INVITE came from there
-	peer     site.NodeID
-	line     site.AOR      // whose phone it is, to find it again
-	device   site.RecordID // which phone of theirs, zero if unknown
-	nat      bool          // its contacts are not to be believed
-	callID   string
-	localTag string
-	local    sip.Uri // our end in From or To
-	name     string  // shown with it
-	remote   sip.Uri
-	tx       *transaction.ServerTx // caller: the first INVITE
+	srv         *Server
+	call        *Call
+	caller      bool // the first INVITE came from there
+	peer        site.NodeID
+	line        site.AOR      // whose phone it is, to find it again
+	device      site.RecordID // which phone of theirs, zero if unknown
+	nat         bool          // its contacts are not to be believed
+	callID      string
+	localTag    string
+	local       sip.Uri // our end in From or To
+	name        string  // shown with it
+	trunk       string  // it is a call to the outside by that trunk
+	contactUser string  // in our Contact, if it is not local's
+	remote      sip.Uri
+	tx          *transaction.ServerTx // caller: the first INVITE
 
 	port sipcore.Port // media; set before the leg is used, closed by the call
 
@@ -157,7 +160,7 @@ func (l *Leg) contact(d edge.Dest) sip.Header {
 	if err != nil {
 		at = edge.Local{Transport: site.UDP, Host: "invalid"}
 	}
-	return &sip.ContactHeader{Address: at.URI(escapeUser(l.local.User))}
+	return &sip.ContactHeader{Address: at.URI(escapeUser(cmp.Or(l.contactUser, l.local.User)))}
 }
 
 // request makes the next request in the dialog (RFC 3261 §12.2.1.1). l.mu is held.

@@ -152,9 +152,15 @@ func (c *Call) join(e event) (site.Cause, bool) {
 	c.mu.Lock()
 	c.partner = e.leg
 	c.legs = append(c.legs, e.leg)
+	if e.leg.trunk != "" {
+		c.line = e.leg.trunk
+	}
 	c.mu.Unlock()
 	by := "phone"
-	if !e.leg.peer.IsZero() {
+	switch {
+	case e.leg.trunk != "":
+		by = "trunk " + e.leg.trunk
+	case !e.leg.peer.IsZero():
 		by = "site"
 	}
 	err := c.srv.cfg.Anchor.Bridge(c.caller.port, e.leg.port)

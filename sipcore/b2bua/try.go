@@ -12,6 +12,7 @@ import (
 	"carrierclass.net/ccnode/sipcore/message"
 	"carrierclass.net/ccnode/sipcore/route"
 	"carrierclass.net/ccnode/sipcore/transaction"
+	"carrierclass.net/ccnode/sipcore/trunk"
 )
 
 // event is what a branch tells the fork it belongs to.
@@ -58,7 +59,8 @@ type outgoing struct {
 	device site.RecordID
 	nat    bool
 	peer   site.NodeID
-	vector vector // to another node
+	vector vector          // to another node
+	line   *trunk.Outgoing // by a trunk
 	to     route.Entry
 }
 
@@ -74,6 +76,9 @@ func (c *Call) dial(o outgoing) (*Leg, *sip.Request, error) {
 		l.local = sip.Uri{Scheme: "sip", User: escapeUser(route.Shown(view, c.from)), Host: view.Domain()}
 	} else {
 		l.local = aorURI(c.from.AOR)
+	}
+	if o.line != nil {
+		l.dialLine(o)
 	}
 	var err error
 	if l.port, err = s.cfg.Anchor.NewPort(sipcore.PortParams{Chain: c.chain, Local: s.mediaAddr(o.dest), Peer: !o.peer.IsZero()}); err != nil {
@@ -100,6 +105,11 @@ func (c *Call) dial(o outgoing) (*Leg, *sip.Request, error) {
 		o.vector.chain = c.chain
 		req.AppendHeader(sip.NewHeader("P-Charging-Vector", o.vector.String()))
 		req.AppendHeader(sip.NewHeader("P-Asserted-Identity", `"`+l.name+`" <`+l.local.String()+`>`))
+	}
+	if o.line != nil {
+		for _, h := range o.line.Headers {
+			req.AppendHeader(h)
+		}
 	}
 	setSDP(req, offer)
 	s.register(l)
@@ -153,6 +163,7 @@ func (c *Call) try(id int, o outgoing, h *halt, tell func(event) bool) {
 	defer cancel()
 	tx := c.srv.layer.Request(ctx, req, o.dest)
 	halted := h.ch
+	challenges := 0
 	for {
 		select {
 		case <-halted:
@@ -191,6 +202,16 @@ func (c *Call) try(id int, o outgoing, h *halt, tell func(event) bool) {
 				}
 				return
 			default:
+				if s := res.StatusCode; o.line != nil && (s == 401 || s == 407) && challenges < 2 && halted != nil {
+					challenges++ // a second one is answered if it says that the nonce was stale
+					auth, err := c.srv.cfg.Lines.Authorize(o.line.Trunk, req, res)
+					if err == nil {
+						req = l.answering(req, auth)
+						tx = c.srv.layer.Request(ctx, req, o.dest)
+						continue
+					}
+					c.srv.log.Warn("A trunk's challenge cannot be answered", "call", c.chain, "trunk", o.line.Trunk, "err", err)
+				}
 				e := event{from: id, res: res, final: true, cause: causeOf(res), all: res.StatusCode >= 600}
 				if res.StatusCode/100 == 3 {
 					e.cause = site.Refused // where to is ours to say

@@ -1,0 +1,217 @@
+package b2bua
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"time"
+
+	"github.com/emiago/sipgo/sip"
+
+	"carrierclass.net/ccnode/internal/site"
+	"carrierclass.net/ccnode/sipcore/edge"
+	"carrierclass.net/ccnode/sipcore/message"
+	"carrierclass.net/ccnode/sipcore/route"
+	"carrierclass.net/ccnode/sipcore/trunk"
+)
+
+// Lines are the site's trunks; *trunk.Trunks is one, with Public added.
+type Lines interface {
+	Inbound(req *sip.Request, f *edge.Flow) (trunk.Inbound, bool)
+	Outgoing(name string, c trunk.Call) (trunk.Outgoing, error)
+	Authorize(name string, req *sip.Request, res *sip.Response) (sip.Header, error)
+	Take(name string, c trunk.Claim) (lease *trunk.Lease, drop string, ok bool)
+
+	// Public is where a call to one of the site's public numbers goes, as a
+	// phone of the site would dial it; "" for a number that is not the site's.
+	Public(number string) string
+	// CallBack is the number that reaches the place an emergency call of that
+	// party comes from.
+	CallBack(from site.Party) string
+	// Urgent is told, at once, of every emergency call as it begins and ends.
+	Urgent(e Emergency)
+}
+
+// An Emergency is what people on site are told of an emergency call.
+type Emergency struct {
+	Chain  string
+	From   site.Party
+	Number string
+	Trunk  string // over which it goes, "" while none took it
+	Over   bool
+	Cause  site.Cause // Over: how it ended
+}
+
+// external carries out an External or Emergency step: one line after the other,
+// until one of them takes the call (calls.md §3 steps 0 and 8).
+func (c *Call) external(st route.Step) (cause site.Cause, done bool) {
+	lines := c.srv.cfg.Lines
+	if lines == nil {
+		return site.NoLine, false
+	}
+	urgent := st.Kind == route.Emergency
+	call := trunk.Call{From: c.from, Dialled: st.Number, Emergency: urgent}
+	for _, e := range c.srv.cfg.View().Lookup(c.from.AOR.User) {
+		if e.User == c.from.User {
+			call.Number = e.E164
+		}
+	}
+	if urgent {
+		call.CallBack = lines.CallBack(c.from)
+		e := Emergency{Chain: c.chain, From: c.from, Number: st.Number}
+		lines.Urgent(e)
+		defer func() {
+			c.mu.Lock()
+			e.Over, e.Cause, e.Trunk = true, cause, c.line
+			c.mu.Unlock()
+			lines.Urgent(e)
+		}()
+	}
+	cause = site.NoLine
+	for _, name := range st.Trunks {
+		if c.ctx.Err() != nil {
+			return failure(c.cause()), false
+		}
+		lease, drop, ok := lines.Take(name, trunk.Claim{Call: c.chain, Emergency: urgent})
+		if drop != "" {
+			c.srv.drop(drop)
+		}
+		if !ok {
+			continue
+		}
+		out, err := lines.Outgoing(name, call)
+		if err != nil {
+			lease.Release()
+			c.srv.log.Warn("A call cannot leave by this trunk", "call", c.chain, "trunk", name, "err", err)
+			continue
+		}
+		for _, d := range out.Dests {
+			var again bool
+			cause, again, done = c.over(out, d, st, lease)
+			if done || !again {
+				lease.Release()
+				return cause, done
+			}
+			c.srv.log.Info("The next way out is tried", "call", c.chain, "trunk", name, "to", d.String(), "cause", cause.String())
+		}
+		lease.Release()
+	}
+	return cause, false
+}
+
+// over tries one address of one trunk. again means that the next one is to be tried.
+func (c *Call) over(out trunk.Outgoing, d edge.Dest, st route.Step, lease *trunk.Lease) (cause site.Cause, again, done bool) {
+	f := &fork{call: c, halt: newHalt(), events: make(chan event)}
+	defer f.halt.stop("")
+	o := outgoing{uri: out.URI, dest: d, line: &out, to: route.Entry{AOR: site.AOR{User: st.Number, Domain: d.Addr.Addr().String()}}}
+	c.srv.spawn(func() { c.try(0, o, f.halt, f.tell) })
+	silent := time.NewTimer(trunk.ReplyWithin)
+	defer silent.Stop()
+	c.mu.Lock()
+	answered := c.answered
+	c.mu.Unlock()
+	for {
+		select {
+		case e := <-f.events:
+			switch {
+			case e.answer:
+				f.halt.stop(elsewhere)
+				lease.Answered()
+				cause, done = c.join(e)
+				return cause, false, done
+			case e.final:
+				status := 0
+				if e.res != nil {
+					status = e.res.StatusCode
+				}
+				err := e.err
+				if status == 0 && err == nil {
+					err = errors.New("no answer")
+				}
+				next := trunk.Classify(status, err, st.Kind == route.Emergency)
+				return cmp.Or(e.cause, site.NoLine), next == trunk.Next || next == trunk.Challenge, false
+			default:
+				silent.Stop()
+				if !answered {
+					c.ringing(e, true)
+				}
+			}
+		case <-silent.C:
+			return site.NoLine, true, false
+		case <-c.ctx.Done():
+			return failure(c.cause()), false, false
+		}
+	}
+}
+
+// drop ends a call to make room for an emergency call.
+func (s *Server) drop(chain string) {
+	s.mu.Lock()
+	var victim *Call
+	for c := range s.calls {
+		if c.chain == chain {
+			victim = c
+		}
+	}
+	s.mu.Unlock()
+	if victim != nil {
+		s.log.Warn("A call is ended for an emergency call", "call", chain)
+		victim.end(site.NoLine)
+	}
+}
+
+// dialLine gives a leg and its INVITE what a trunk wants to hear.
+func (l *Leg) dialLine(o outgoing) {
+	out := o.line
+	l.trunk, l.contactUser = out.Trunk, out.User
+	l.local, l.name = *out.From.Address.Clone(), out.From.DisplayName
+	l.remote = *out.To.Address.Clone()
+}
+
+// answering makes the INVITE once more, with what answers the challenge.
+func (l *Leg) answering(old *sip.Request, auth sip.Header) *sip.Request {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.localSeq++
+	l.remoteTag = ""
+	req := l.request(sip.INVITE, l.localSeq)
+	message.Remove(req, "Max-Forwards")
+	for _, h := range old.Headers() {
+		switch h.Name() {
+		case "Via", "From", "To", "Call-ID", "CSeq", "User-Agent", "Route", "Content-Length", "Authorization", "Proxy-Authorization":
+			continue
+		}
+		req.AppendHeader(sip.HeaderClone(h))
+	}
+	req.AppendHeader(auth)
+	req.SetBody(old.Body())
+	return req
+}
+
+// fromTrunk says who calls by a trunk and where to; false if req is not from one.
+func (s *Server) fromTrunk(view route.View, req *sip.Request, f *edge.Flow) (in trunk.Inbound, from site.Party, to route.URI, ok bool) {
+	if s.cfg.Lines == nil {
+		return in, from, to, false
+	}
+	if in, ok = s.cfg.Lines.Inbound(req, f); !ok {
+		return in, from, to, false
+	}
+	from = site.Party{Display: in.Name}
+	from.AOR = site.AOR{User: "anonymous", Domain: "anonymous.invalid"} // RFC 3323 §4.1.1.3
+	if !in.Hidden && in.Caller != "" {
+		from.AOR = site.AOR{User: in.Caller, Domain: view.Domain()}
+	}
+	from.Number = route.Shown(view, from)
+	return in, from, route.ParseURI(s.cfg.Lines.Public(in.Called)), true
+}
+
+// leaseFor claims the channel of a call that came in by a trunk; it is given
+// back when the call is over.
+func (c *Call) leaseFor(name string) {
+	c.line = name
+	lease, _, ok := c.srv.cfg.Lines.Take(name, trunk.Claim{Call: c.chain, Inbound: true})
+	if !ok {
+		return
+	}
+	context.AfterFunc(c.ctx, lease.Release)
+}
