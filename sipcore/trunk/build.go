@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"maps"
-	"net/http"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -93,7 +92,7 @@ func (r *reg) heard(req *sip.Request, res *sip.Response, from edge.Dest, contact
 	}
 	altered := ours != nil && (!strings.EqualFold(via.Host, ours.Host) || orElse(via.Port, 5060) != orElse(ours.Port, 5060))
 	off := time.Duration(0)
-	if date, err := http.ParseTime(message.Get(res, "Date")); err == nil {
+	if date, err := time.Parse(time.RFC1123, message.Get(res, "Date")); err == nil {
 		if off = date.Sub(now); off.Abs() <= time.Minute {
 			off = 0
 		}
@@ -152,6 +151,7 @@ func (r *reg) success(res *sip.Response, req *sip.Request, contact *sip.ContactH
 	if f.granted <= 0 {
 		return result{phase: Refused, err: fmt.Errorf("%d, but our contact is not registered", res.StatusCode)}
 	}
+	r.line.answered(r.at)
 	out := result{phase: Registered, granted: min(f.granted, maxExpires)}
 	if f.listed == "" && f.others > 0 {
 		out.err = fmt.Errorf("our contact is not among the %d that the provider lists", f.others)

@@ -261,6 +261,9 @@ func (t *Trunks) Inbound(req *sip.Request, f *edge.Flow) (Inbound, bool) {
 		l.mu.Lock()
 		k := Known{Trunk: l.cfg, Token: l.token}
 		dests := l.dests
+		if l.at.Addr.IsValid() {
+			k.Addrs = append(k.Addrs, l.at.Addr.Addr())
+		}
 		if l.flow != nil {
 			k.Flow = l.flow.Name
 		}

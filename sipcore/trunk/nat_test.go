@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -119,11 +120,14 @@ func TestManyContacts(t *testing.T) {
 // moving is an edge whose address changes.
 type moving struct {
 	*edge.Edge
+	mu   sync.Mutex
 	host string
 }
 
 func (m *moving) Local(d edge.Dest) (edge.Local, error) {
 	l, err := m.Edge.Local(d)
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	if m.host != "" {
 		l.Host = m.host
 	}
@@ -136,7 +140,9 @@ func TestAddressChange(t *testing.T) {
 		w.tr, _ = trunk.New(trunk.Config{Layer: w.shop.l, Edge: m, Plan: france})
 		w.use(account())
 		before := w.state().Contact
+		m.mu.Lock()
 		m.host = "192.168.1.77"
+		m.mu.Unlock()
 		w.tr.Moved()
 		sleep(time.Second)
 		w.said("401/120", "200/120", "200/0", "200/120")
@@ -177,7 +183,7 @@ func TestPublicContactOfAChangingNAT(t *testing.T) {
 		a := account()
 		a.PublicContact = true
 		w.use(a)
-		port = 62000
+		w.p.set(func() { port = 62000 })
 		sleep(2 * time.Minute)
 		if s := w.want(trunk.Registered); !strings.HasPrefix(s.Contact, "sip:0472001201@"+public+":62000;") || len(w.p.bindings) != 1 {
 			t.Errorf("%s, %v", s.Contact, w.p.bindings)
@@ -200,11 +206,14 @@ func TestKeepAlive(t *testing.T) {
 		n     int
 	}{{trunk.Silent, "", 0}, {trunk.CRLF, "\r\n\r\n", 10}, {trunk.Options, "OPTIONS ", 10}} {
 		within(t, nil, func(w *world) {
+			var mu sync.Mutex
 			n, other := 0, 0
 			w.net.Tap = func(from, to netip.AddrPort, b []byte) {
 				if to.String() != providerAddr {
 					return
 				}
+				mu.Lock()
+				defer mu.Unlock()
 				if c.what != "" && strings.HasPrefix(string(b), c.what) {
 					n++
 				} else if !strings.HasPrefix(string(b), "REGISTER ") {
@@ -215,6 +224,8 @@ func TestKeepAlive(t *testing.T) {
 			a.Alive, a.Every = c.alive, 10*time.Second
 			w.use(a)
 			sleep(100 * time.Second)
+			mu.Lock()
+			defer mu.Unlock()
 			if n < c.n-1 || n > c.n+3 || other != 0 {
 				t.Errorf("%q: %d keep-alives and %d other things in 100 s", c.alive, n, other)
 			}
@@ -263,14 +274,21 @@ func TestPeer(t *testing.T) {
 
 // names is a resolver.
 type names struct {
+	mu    sync.Mutex
 	dests []edge.Dest
 	err   error
-	asked int
 }
 
 func (n *names) Resolve(context.Context, string, int, site.Transport) ([]edge.Dest, error) {
-	n.asked++
+	n.mu.Lock()
+	defer n.mu.Unlock()
 	return n.dests, n.err
+}
+
+func (n *names) say(err error, dests ...edge.Dest) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.dests, n.err = dests, err
 }
 
 // The second address is asked when the first says nothing, and the one that
@@ -286,13 +304,13 @@ func TestNames(t *testing.T) {
 		a.Server = "sip.example"
 		w.use(a)
 		w.want(trunk.NoAddress)
-		n.dests, n.err = []edge.Dest{dead, live}, nil
+		n.say(nil, dead, live)
 		sleep(15 * time.Second)
 		w.want(trunk.Registered)
-		n.dests, n.err = nil, context.DeadlineExceeded
+		n.say(context.DeadlineExceeded)
 		sleep(5 * time.Minute)
 		w.want(trunk.Registered)
-		n.dests, n.err = []edge.Dest{dead, live}, nil
+		n.say(nil, dead, live)
 		sleep(5 * time.Minute)
 		out, err := w.tr.Outgoing("provider", trunk.Call{Dialled: "+33123456789"})
 		if err != nil || len(out.Dests) != 2 || out.Dests[0].Addr != live.Addr {

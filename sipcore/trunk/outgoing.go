@@ -2,6 +2,7 @@ package trunk
 
 import (
 	"fmt"
+	"net/netip"
 	"strings"
 
 	"github.com/emiago/sipgo/sip"
@@ -29,8 +30,12 @@ type Outgoing struct {
 	To      *sip.ToHeader
 	User    string       // of our Contact
 	Headers []sip.Header // identity, privacy, priority
-	Shown   string       // E.164 that the other end sees, "" if none; for the call record
+	Shown   string       // E.164 that the other end sees, "" if none: in the record, and what an emergency centre calls back
 	Dests   []edge.Dest  // where to send it, best first
+
+	// Public is the address that our Contact names instead of our own, where
+	// the provider wants that; else zero. Compose leaves it so.
+	Public netip.AddrPort
 }
 
 // Compose says how call leaves through t (RFC 3261 §8.1.1). dests is where t
@@ -53,8 +58,9 @@ func Compose(t Trunk, p Plan, call Call, dests []edge.Dest) (Outgoing, error) {
 	}
 	shown := shownNumber(t, p, call)
 	hidden := call.Hidden && !call.Emergency
-	own := sip.Uri{Scheme: "sip", User: p.Write(shown, t.Identity.Format), Host: t.Domain}
-	account := sip.Uri{Scheme: "sip", User: t.User, Host: t.Domain}
+	domain := bracketed(t.Domain)
+	own := sip.Uri{Scheme: "sip", User: p.Write(shown, t.Identity.Format), Host: domain}
+	account := sip.Uri{Scheme: "sip", User: t.User, Host: domain}
 	if own.User == "" {
 		own.User = orElse(account.User, "anonymous")
 	}
@@ -62,7 +68,7 @@ func Compose(t Trunk, p Plan, call Call, dests []edge.Dest) (Outgoing, error) {
 	if out.User == "" {
 		out.User = own.User
 	}
-	out.URI = sip.Uri{Scheme: "sip", User: dialled, Host: t.Domain}
+	out.URI = sip.Uri{Scheme: "sip", User: dialled, Host: domain}
 	if t.Proxy == "" && t.Domain == t.Server {
 		out.URI.Port = t.Port
 	}

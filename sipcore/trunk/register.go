@@ -271,8 +271,8 @@ func (r *reg) send(ctx context.Context, d edge.Dest, expires time.Duration) (*si
 		if res.IsProvisional() {
 			continue
 		}
-		r.heard(tx.Request(), res, tx.Dest(), contact)
 		r.at = d
+		r.heard(tx.Request(), res, tx.Dest(), contact)
 		return res, req, contact, nil
 	}
 	err = tx.Err()

@@ -60,7 +60,7 @@ func (l *line) run() {
 // reset forgets what was known of another account.
 func (l *line) reset() {
 	l.mu.Lock()
-	l.dests, l.flow = nil, nil
+	l.dests, l.flow, l.at = nil, nil, edge.Dest{}
 	l.state = State{Since: l.all.cfg.Now()}
 	l.mu.Unlock()
 	l.all.news()
@@ -118,14 +118,28 @@ func (r *reg) resolve(ctx context.Context) []edge.Dest {
 	r.line.mu.Lock()
 	defer r.line.mu.Unlock()
 	if len(found) > 0 {
-		// The one that answered last goes first, if it is still one of them.
-		if i := slices.IndexFunc(found, func(d edge.Dest) bool { return d.Addr == r.at.Addr && d.Transport == r.at.Transport }); i > 0 {
-			d := found[i]
-			found = slices.Insert(slices.Delete(found, i, i+1), 0, d)
-		}
+		found = first(found, r.line.at)
 		r.line.dests = found
 	}
 	return slices.Clone(r.line.dests)
+}
+
+// first moves the destination at to the front, if it is there.
+func first(dests []edge.Dest, at edge.Dest) []edge.Dest {
+	i := slices.IndexFunc(dests, func(d edge.Dest) bool { return d.Addr == at.Addr && d.Transport == at.Transport })
+	if i > 0 {
+		dests = slices.Insert(slices.Delete(slices.Clone(dests), i, i+1), 0, dests[i])
+	}
+	return dests
+}
+
+// answered notes who registered us: the first to be asked for calls, and one
+// to be known by its address whatever the resolver says later.
+func (l *line) answered(d edge.Dest) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.at = d
+	l.dests = first(l.dests, d)
 }
 
 // keep keeps the line of one setup up until ctx ends.

@@ -73,6 +73,7 @@ type line struct {
 	state  State
 	open   []*channel
 	dests  []edge.Dest // best first
+	at     edge.Dest   // that registered us last
 	flow   *edge.Flow  // of the registration over a stream
 	logged Phase
 }
@@ -320,12 +321,16 @@ func (t *Trunks) Outgoing(name string, call Call) (Outgoing, error) {
 		return Outgoing{}, fmt.Errorf("call through trunk %q: %w", name, ErrUnknown)
 	}
 	l.mu.Lock()
-	cfg, dests := l.cfg, slices.Clone(l.dests)
+	cfg, dests, public := l.cfg, l.dests, l.state.Public
 	l.mu.Unlock()
 	if len(dests) == 0 {
 		dests = literal(cfg)
 	}
-	return Compose(cfg, t.cfg.Plan, call, dests)
+	out, err := Compose(cfg, t.cfg.Plan, call, dests)
+	if cfg.PublicContact {
+		out.Public = public
+	}
+	return out, err
 }
 
 // Authorize makes the header that answers the 401 or 407 that req got from the
