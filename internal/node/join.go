@@ -230,8 +230,8 @@ func (n *Node) putNode(ctx context.Context) error {
 // fill waits for what a newcomer must have. One that was here before does not
 // wait: what it has is on its disk.
 func (n *Node) fill(ctx context.Context) error {
-	if n.filled() {
-		return nil
+	if n.filled() || n.revoked() != nil {
+		return n.revoked()
 	}
 	n.web.doing("waiting for the fleet's data")
 	for _, s := range n.sponsors() {
@@ -247,6 +247,9 @@ func (n *Node) fill(ctx context.Context) error {
 			return context.Cause(ctx)
 		case <-tick.C:
 		}
+		if err := n.revoked(); err != nil {
+			return err
+		}
 		if n.now().Sub(again) > 3*time.Second {
 			again = n.now()
 			if !told {
@@ -259,6 +262,14 @@ func (n *Node) fill(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// revoked says that this box itself knows it, which not every revoked one does.
+func (n *Node) revoked() error {
+	if n.book.Revocation(n.id.Node()) == nil {
+		return nil
+	}
+	return fmt.Errorf("this box was revoked, the others do not talk to it any more: set the folder %s aside, start empty, and join with a new invite", n.cfg.Data)
 }
 
 func (n *Node) filled() bool {

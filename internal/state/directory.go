@@ -74,6 +74,13 @@ func entryOf(home site.ID, r reader) []byte {
 		Written: uint64(number.Stamp), Disabled: r.anyTrue(userDisabled), NoVoicemail: r.truth(userNoMail)})
 }
 
+// unheard says that a user record, or its number, has not arrived here: a box
+// that is being filled must not take it for one that is gone.
+func unheard(r reader) bool {
+	_, ok := r.latest(userNumber)
+	return !ok && !r.anyTrue(userDeleted) && !r.final()
+}
+
 // Lookup finds entries by full number or E.164, the older number write first.
 // More than one is a clash; at a home of one of them that one is meant.
 func (s *State) Lookup(number string) []Entry {
@@ -150,7 +157,8 @@ func (s *State) Pick(number string) (Entry, bool) {
 // cut between the two writes.
 func (s *State) syncDirectory(ctx context.Context, users ...site.RecordID) (n int, err error) {
 	lines := map[crdt.Ref][]crdt.Write{}
-	for part := range slices.Chunk(users, 200) { // merges go on between the parts
+	alone := len(s.cfg.Book.Members(s.cfg.Site)) < 2 // nobody else can have what is not here
+	for part := range slices.Chunk(users, 200) {     // merges go on between the parts
 		s.cfg.Engine.View(func(v View) {
 			own, fleet := v.Set(s.scope), v.Set(crdt.Fleet)
 			for _, u := range part {
@@ -163,7 +171,9 @@ func (s *State) syncDirectory(ctx context.Context, users ...site.RecordID) (n in
 					lines[by] = append(lines[by], crdt.Write{Table: t, Record: r.rec, Field: dirEntry, Value: want})
 				}
 				from := reader{own, TableUser, string(u[:])}
-				line(TableDirectory, entryOf(s.cfg.Site, from), from)
+				if alone || !unheard(from) {
+					line(TableDirectory, entryOf(s.cfg.Site, from), from)
+				}
 				service, from := s.serviceOf(own, u)
 				line(TableService, service, from)
 			}
