@@ -239,8 +239,13 @@ func (e *Engine) adopt(actor uint32) {
 // report keeps a sentence for Status and logs it.
 func (e *Engine) report(text string) {
 	e.log.Error("State was damaged", "what", text)
-	e.reports = append(e.reports, text)
+	if len(e.reports) < maxReports { // a member that cheats could go on for ever
+		e.reports = append(e.reports, text)
+	}
 }
+
+// maxReports bounds the sentences kept for Status.
+const maxReports = 256
 
 // recoverDisk reopens a store that failed, reads what is really on it, and goes
 // on. It tries at once and then with growing pauses.

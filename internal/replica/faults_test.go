@@ -185,6 +185,28 @@ func TestHistoryIsForgottenWithoutARestart(t *testing.T) {
 	})
 }
 
+// TestACheatDoesNotFillMemoryWithReports: pairs of changes under one name.
+func TestACheatDoesNotFillMemoryWithReports(t *testing.T) {
+	n, m := alone(t)
+	n.mustStart(m)
+	defer n.stop()
+	eve := newMember("eve")
+	n.gate.learn(eve)
+	for i := range maxReports + 50 {
+		c := &crdt.Change{Scope: siteA, Node: eve.id, Actor: 1, Stamp: crdt.MakeStamp(time.Now().Add(-time.Hour).UnixMilli(), 0) &^ 0xffffffffff, Auth: eve.auth,
+			Writes: []crdt.Write{write(1, fmt.Sprint("r", i), "f", "v")}}
+		if err := crdt.Seal(c, testFleet, eve.sign); err != nil {
+			t.Fatal(err)
+		}
+		if _, v, err := n.e.Submit(t.Context(), c.Raw()); err != nil || v.Outcome != Accept {
+			t.Fatalf("got %v, %v", v, err)
+		}
+	}
+	if got := len(n.e.Status().Damage); got == 0 || got > maxReports {
+		t.Errorf("%d reports are kept", got)
+	}
+}
+
 // TestWhatIsHeldCanBeReadWhileItIsJudged is for the race detector.
 func TestWhatIsHeldCanBeReadWhileItIsJudged(t *testing.T) {
 	n, m := alone(t)
