@@ -73,6 +73,7 @@ type provider struct {
 	silent     bool
 	listing    func(req *sip.Request, contact *sip.ContactHeader) []*sip.ContactHeader
 	change     func(res *sip.Response)
+	intercept  func(*transaction.ServerTx) bool // answers before anything else
 
 	nonces   int
 	used     map[string]bool
@@ -93,6 +94,9 @@ func (p *provider) serve(tx *transaction.ServerTx) {
 	defer p.mu.Unlock()
 	req := tx.Request()
 	s := seen{at: time.Now(), req: req, expires: message.Get(req, "Expires"), flow: tx.Flow()}
+	if p.intercept != nil && p.intercept(tx) {
+		return
+	}
 	if !p.silent {
 		res := p.answer(tx, req)
 		if p.change != nil {
