@@ -183,6 +183,21 @@ func (c *caller) unheard(name string) {
 	}
 }
 
+// times is how often a prompt was spoken in the whole call.
+func (c *caller) times(name string) (n int) {
+	c.Helper()
+	clip, _ := set.Clip(name)
+	pcm := c.phone.Heard()
+	for {
+		used, found := featurestest.Spoken(clip)(pcm)
+		if !found {
+			return n
+		}
+		n++
+		pcm = pcm[used:]
+	}
+}
+
 func (c *caller) press(keys string) { c.Helper(); c.must(c.phone.Press(c.ctx, keys)) }
 
 // ended waits for the attendant to return and says how it ended the call.

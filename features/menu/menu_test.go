@@ -272,6 +272,16 @@ func TestOpenAndClosed(t *testing.T) {
 		v.call.End(site.Normal)
 		v.ended()
 	}, m)
+	m.Closed.Fallback = Destination{Kind: SubMenu, Record: id(51)}
+	in(t, func(h *house) { // nor does a later menu take keys of the announcement
+		h.closed = true
+		v := h.dial(answered)
+		v.press("11")
+		v.hear("closed", "one-moment", "one-moment")
+		v.press("1")
+		v.ended()
+		v.sent(features.Target{Record: id(8)})
+	}, m, Menu{ID: id(51), Open: Page{Greeting: say("one-moment"), Keys: map[rune]Destination{'1': {Kind: User, Record: id(8)}}}})
 	in(t, func(h *house) { // one page for day and night
 		h.closed = true
 		v := h.dial(answered)
@@ -334,15 +344,30 @@ func TestEveryCircleEnds(t *testing.T) {
 		v := h.dial(nil)
 		v.hear("welcome", "closed")
 		v.goodbye()
-		v.unheard("welcome")
+		if a, b := v.times("welcome"), v.times("closed"); a != 1 || b != 1 {
+			h.Errorf("the greetings were spoken %d and %d times", a, b)
+		}
 	}, a, b)
 	b.Open.Fallback = Destination{Kind: Back}
 	in(t, func(h *house) { // down and up
 		v := h.dial(nil)
 		v.hear("welcome", "closed", "welcome")
 		v.goodbye()
-		v.unheard("closed")
+		if n := v.times("closed"); n != 1 {
+			h.Errorf("the inner menu was entered %d times", n)
+		}
 	}, a, b)
+	a2, b2 := a, b
+	a2.Open.Keys, a2.Open.MaxLate = map[rune]Destination{'1': {Kind: Repeat}}, 1
+	in(t, func(h *house) { // somebody is there: it is no circle
+		v := h.dial(nil)
+		for range 3 {
+			v.hear("welcome", "closed", "welcome")
+			v.press("1")
+		}
+		v.call.End(site.Normal)
+		v.ended()
+	}, a2, b2)
 	for _, d := range []Destination{{Kind: SubMenu, Record: shop.User}, {Kind: Repeat}, {Kind: Back}} { // itself
 		m := a
 		m.Open.Fallback = d
