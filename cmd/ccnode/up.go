@@ -27,6 +27,7 @@ func upCommand(s *settings) *cobra.Command {
 		listen []string
 		media  string
 		level  string
+		ntp    bool
 	)
 	c := &cobra.Command{
 		Use: "up", Short: "Start this box: found a fleet, join one, or go on with what is on disk",
@@ -52,11 +53,14 @@ func upCommand(s *settings) *cobra.Command {
 	f.BoolVar(&cfg.AdvertiseOnly, "advertise-only", false, "the site's other box, too, reaches this one only at --advertise")
 	f.BoolVar(&cfg.BehindNAT, "behind-nat", false, "no router forwards to this box: stay reachable through a relay of the fleet")
 	f.BoolVar(&cfg.NoMulticast, "no-mdns", false, "neither announce nor look for neighbours")
+	f.IntVar(&cfg.PhoneHTTP, "provision-http-port", 0, "TCP port where phones begin to fetch their settings (default 8086)")
+	f.IntVar(&cfg.PhoneHTTPS, "provision-https-port", 0, "TCP port where phones fetch the rest (default 8446)")
+	f.BoolVar(&ntp, "ntp", true, "tell phones the time, on UDP port 123")
 	f.IntVar(&cfg.MaxCalls, "max-calls", 0, "calls at once (default 200)")
 	f.DurationVar(&cfg.Expires, "expires", 0, "longest registration granted to a phone (default 2m)")
 	f.StringVar(&level, "log", "info", "debug, info, warn or error")
 	c.RunE = func(cmd *cobra.Command, _ []string) error {
-		cfg.Data = s.data
+		cfg.Data, cfg.NoNTP = s.data, !ntp
 		for _, l := range listen {
 			ip, err := netip.ParseAddr(l)
 			if err != nil {

@@ -32,6 +32,8 @@ type Shop struct {
 	Hours   Records[site.Hours]
 	Phones  Records[site.Phone]
 	Shop    Records[site.Shop]
+
+	Provisioning Provisioning // nil: none
 }
 
 func registerShop(h huma.API, s Shop) {
@@ -40,6 +42,7 @@ func registerShop(h huma.API, s Shop) {
 	records(h, "groups", "group", "Numbers that ring several users", s.Groups)
 	records(h, "menus", "menu", "Numbers that answer and let the caller choose", s.Menus)
 	records(h, "hours", "hours", "Opening hours and night switches", s.Hours)
+	registerPhones(h, s.Provisioning)
 	records(h, "phones", "phone", "Phones that fetch their settings here", s.Phones)
 	records(h, "shop", "shop", "What holds for the whole site", s.Shop)
 }

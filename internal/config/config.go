@@ -42,6 +42,9 @@ type Config struct {
 	AdvertiseOnly bool         // the pair's other node, too, reaches this box only there
 	BehindNAT     bool         // nobody outside can dial this box: it keeps a connection to a relay
 	NoMulticast   bool         // no mDNS
+	PhoneHTTP     int          // TCP port where phones begin to fetch their settings, default 8086
+	PhoneHTTPS    int          // TCP port where they fetch the rest, default 8446
+	NoNTP         bool         // do not tell phones the time
 
 	// limits
 	MaxCalls     int           // default 200
@@ -86,6 +89,8 @@ func (c *Config) Defaults() error {
 	defInt(&c.ExtLen, 3)
 	defInt(&c.SIPPort, 5060)
 	defInt(&c.MeshPort, 5870)
+	defInt(&c.PhoneHTTP, 8086)
+	defInt(&c.PhoneHTTPS, 8446)
 	defInt(&c.MaxCalls, 200)
 	if c.MediaPorts == [2]int{} {
 		c.MediaPorts = [2]int{30000, 30999}
@@ -120,7 +125,8 @@ func (c *Config) Validate() error {
 	if c.Domain != "" && !domainForm.MatchString(c.Domain) {
 		no("domain %q: use a DNS name such as shops.example", c.Domain)
 	}
-	for name, p := range map[string]int{"SIP": c.SIPPort, "mesh": c.MeshPort, "first media": c.MediaPorts[0], "last media": c.MediaPorts[1]} {
+	for name, p := range map[string]int{"SIP": c.SIPPort, "mesh": c.MeshPort, "first media": c.MediaPorts[0], "last media": c.MediaPorts[1],
+		"provisioning HTTP": c.PhoneHTTP, "provisioning HTTPS": c.PhoneHTTPS} {
 		if p < 1 || p > 65535 {
 			no("%s port %d: use 1 to 65535", name, p)
 		}
