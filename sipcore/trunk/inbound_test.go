@@ -186,6 +186,17 @@ func TestTwoAccounts(t *testing.T) {
 	}
 }
 
+func TestTwoAccountsByName(t *testing.T) {
+	a := known(func(k *trunk.Known) { k.User = "acct76" })
+	b := known(func(k *trunk.Known) { k.Name, k.User, k.Number, k.Numbers = "second", "acct77", "+33472001400", nil })
+	for _, both := range [][]trunk.Known{{a, b}, {b, a}} {
+		in, _ := trunk.Identify(both, france, invite("sip:acct77@192.168.1.2", "To: <sip:acct77@sip.example>"), trunk.Source{Addr: provider5})
+		if in.Trunk != "second" || in.Called != "+33472001400" || !in.Listed {
+			t.Errorf("%+v", in)
+		}
+	}
+}
+
 // A provider calls in over the connection we registered on.
 func TestInboundByRegisteredFlow(t *testing.T) {
 	var came *edge.Flow

@@ -156,6 +156,25 @@ func TestAddressChange(t *testing.T) {
 	})
 }
 
+// A registrar that takes a nonce once only refuses none of this.
+func TestAddressChangeWithNoncesForOneRequest(t *testing.T) {
+	within(t, func(w *world) { w.p.oneTime = true }, func(w *world) {
+		m := &moving{Edge: w.shop.e}
+		w.tr, _ = trunk.New(trunk.Config{Layer: w.shop.l, Edge: m, Plan: france})
+		w.use(account())
+		m.mu.Lock()
+		m.host = "192.168.1.77"
+		m.mu.Unlock()
+		w.tr.Moved()
+		sleep(time.Second)
+		w.said("401/120", "200/120", "401/0", "200/0", "401/120", "200/120")
+		if err := w.tr.Close(w.t.Context()); err != nil {
+			t.Error(err)
+		}
+		w.said("401/120", "200/120", "401/0", "200/0", "401/120", "200/120", "401/0", "200/0")
+	})
+}
+
 func TestPublicContact(t *testing.T) {
 	within(t, func(w *world) { w.p.change = behindNAT }, func(w *world) {
 		a := account()
@@ -307,11 +326,25 @@ func TestNames(t *testing.T) {
 		n.say(nil, dead, live)
 		sleep(15 * time.Second)
 		w.want(trunk.Registered)
+		if out, err := w.tr.Outgoing("provider", trunk.Call{Dialled: "112"}); err != nil || out.Dests[0].Addr != live.Addr {
+			t.Errorf("%v %v", out.Dests, err)
+		}
+		n.say(nil, dead) // it did register us, whatever its name says now
+		w.p.set(func() { w.p.silent = true })
+		sleep(2 * time.Minute)
+		if _, ok := w.tr.Inbound(invite("sip:0472001201@192.168.1.2"), &edge.Flow{Transport: site.UDP, Remote: live.Addr}); !ok {
+			t.Error("the registrar is a stranger")
+		}
+		w.p.set(func() { w.p.silent = false })
+		n.say(nil, dead, live)
+		sleep(5 * time.Minute)
 		n.say(context.DeadlineExceeded)
 		sleep(5 * time.Minute)
 		w.want(trunk.Registered)
 		n.say(nil, dead, live)
 		sleep(5 * time.Minute)
+		n.say(nil, dead, live)
+		sleep(90 * time.Second)
 		out, err := w.tr.Outgoing("provider", trunk.Call{Dialled: "+33123456789"})
 		if err != nil || len(out.Dests) != 2 || out.Dests[0].Addr != live.Addr {
 			t.Errorf("%v %v", out.Dests, err)

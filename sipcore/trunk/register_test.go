@@ -222,6 +222,35 @@ func TestSilence(t *testing.T) {
 	})
 }
 
+// After success, and when our address has changed, pauses are short again.
+func TestPausesBeginAnew(t *testing.T) {
+	within(t, func(w *world) { w.p.refuse = 500 }, func(w *world) {
+		soon := func(when string) {
+			t.Helper()
+			if pause := time.Until(w.state().Again); pause > 2500*time.Millisecond {
+				t.Errorf("%s: again in %s", when, pause)
+			}
+		}
+		w.use(account())
+		sleep(time.Hour)
+		if pause := time.Until(w.state().Again); pause < time.Second {
+			sleep(pause + time.Second)
+		}
+		w.tr.Moved()
+		sleep(time.Millisecond)
+		soon("moved")
+		sleep(time.Hour)
+		w.p.set(func() { w.p.refuse = 0 })
+		sleep(7 * time.Minute)
+		w.want(trunk.Registered)
+		w.p.set(func() { w.p.refuse = 500 })
+		for w.state().Phase == trunk.Registered {
+			sleep(time.Second)
+		}
+		soon("refused after success")
+	})
+}
+
 // A registration that cannot be renewed is still one until its time.
 func TestSilenceAfterRegistration(t *testing.T) {
 	within(t, nil, func(w *world) {
