@@ -194,6 +194,11 @@ func TestTwoAccountsByName(t *testing.T) {
 		if in.Trunk != "second" || in.Called != "+33472001400" || !in.Listed {
 			t.Errorf("%+v", in)
 		}
+		// A's number in To does not make a call to B's account one to A's.
+		in, _ = trunk.Identify(both, france, invite("sip:acct77@192.168.1.2", "To: <sip:+33472001201@sip.example>"), trunk.Source{Addr: provider5})
+		if in.Trunk != "second" || in.Listed {
+			t.Errorf("%+v", in)
+		}
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -314,8 +315,15 @@ func (n *names) say(err error, dests ...edge.Dest) {
 // answered goes first from then on, also for calls. What was known serves on
 // when the resolver does not.
 func TestNames(t *testing.T) {
-	within(t, nil, func(w *world) {
-		dead := edge.Dest{Transport: site.UDP, Addr: netip.MustParseAddrPort("203.0.113.99:5060")}
+	var toDead atomic.Int32
+	dead := edge.Dest{Transport: site.UDP, Addr: netip.MustParseAddrPort("203.0.113.99:5060")}
+	within(t, func(w *world) {
+		w.net.Tap = func(_, to netip.AddrPort, _ []byte) {
+			if to == dead.Addr {
+				toDead.Add(1)
+			}
+		}
+	}, func(w *world) {
 		live := edge.Dest{Transport: site.UDP, Addr: netip.MustParseAddrPort(providerAddr)}
 		n := &names{err: context.DeadlineExceeded}
 		w.tr, _ = trunk.New(trunk.Config{Layer: w.shop.l, Edge: w.shop.e, Plan: france, Resolver: n})
@@ -344,7 +352,11 @@ func TestNames(t *testing.T) {
 		n.say(nil, dead, live)
 		sleep(5 * time.Minute)
 		n.say(nil, dead, live)
+		before := toDead.Load()
 		sleep(90 * time.Second)
+		if n := toDead.Load() - before; n != 0 || before == 0 {
+			t.Errorf("%d datagrams to an address that never answered", n)
+		}
 		out, err := w.tr.Outgoing("provider", trunk.Call{Dialled: "+33123456789"})
 		if err != nil || len(out.Dests) != 2 || out.Dests[0].Addr != live.Addr {
 			t.Errorf("%v %v", out.Dests, err)
