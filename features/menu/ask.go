@@ -65,6 +65,7 @@ func (v *visit) figures(p *Page, key rune) (string, error) {
 			return string(out), err
 		}
 	}
+
 }
 
 // greeting puts the parts of a greeting together; done gives back what they

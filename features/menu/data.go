@@ -193,18 +193,20 @@ func (p *Page) keys() []rune {
 	return out
 }
 
-func (p *Page) digits() int            { return or(p.Digits, defaultDigits) }
-func (p *Page) wait() time.Duration    { return or(p.Wait, defaultWait) }
-func (p *Page) between() time.Duration { return or(p.Between, defaultBetween) }
+// What a page says, within bounds: it may come from a node that checks less.
+func (p *Page) digits() int            { return bounded(p.Digits, defaultDigits, maxDigits) }
+func (p *Page) wait() time.Duration    { return bounded(p.Wait, defaultWait, maxWait) }
+func (p *Page) between() time.Duration { return bounded(p.Between, defaultBetween, maxWait) }
 func (p *Page) announcement() bool     { return len(p.Keys) == 0 && !p.Dial }
 func (p *Page) limits() (invalid, late int) {
-	return or(p.MaxInvalid, defaultTries), or(p.MaxLate, defaultTries)
+	return bounded(p.MaxInvalid, defaultTries, maxTries), bounded(p.MaxLate, defaultTries, maxTries)
 }
-func or[T int | time.Duration](have, not T) T {
-	if have == 0 {
-		return not
+
+func bounded[T int | time.Duration](have, otherwise, most T) T {
+	if have <= 0 {
+		return otherwise
 	}
-	return have
+	return min(have, most)
 }
 
 // Check looks at menus together: whether those they lead to are there, and

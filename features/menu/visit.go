@@ -17,6 +17,7 @@ import (
 const (
 	maxDepth    = 8  // menus within menus
 	maxSteps    = 64 // greetings played in all
+	maxKeys     = 32 // pressed for one number
 	maxSpeaking = 3 * time.Minute
 )
 
