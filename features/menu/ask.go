@@ -42,7 +42,7 @@ func (v *visit) directory(p *Page) (string, error) {
 // figures reads the rest of an extension. '#' ends it, '*' begins it again.
 func (v *visit) figures(p *Page, key rune) (string, error) {
 	var out []byte
-	for {
+	for range maxKeys {
 		wait := p.between()
 		switch {
 		case key == '*':
@@ -65,7 +65,7 @@ func (v *visit) figures(p *Page, key rune) (string, error) {
 			return string(out), err
 		}
 	}
-
+	return "", nil // he begins again and again
 }
 
 // greeting puts the parts of a greeting together; done gives back what they
