@@ -82,7 +82,7 @@ func (l *line) show(change func(*State)) {
 	name := l.cfg.Name
 	l.mu.Unlock()
 	if tell {
-		l.all.log.Info("Trunk", "trunk", name, "is", s.Phase.String(), "status", s.Status, "err", s.Err)
+		l.all.log.Info("Trunk has changed", "trunk", name, "is", s.Phase.String(), "status", s.Status, "err", s.Err)
 	}
 	l.all.news()
 }
