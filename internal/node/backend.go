@@ -141,6 +141,7 @@ func (n *Node) warnings(st replica.Status, s api.Status) (out []string) {
 	if n.keeper != nil {
 		out = append(out, n.keeper.words())
 	}
+	out = append(out, n.phones.warnings()...)
 	if !n.synced() {
 		out = append(out, "the clock is not set by NTP; times shown may be wrong")
 	}

@@ -69,6 +69,7 @@ type Node struct {
 	pair     *pair.Table
 	reach    *reach
 	calls    *telephony
+	phones   *phones // nil in a world
 	fetch    *replica.Blobs
 	keeper   *keeper // nil: this box can be dialled
 	arrivals arrivals
@@ -203,6 +204,8 @@ func (n *Node) run(ctx context.Context, cancel context.CancelCauseFunc) (err err
 	if err := n.openTelephony(ctx, cancel, &rooms); err != nil {
 		return err
 	}
+
+	n.openPhones(ctx, &rooms)
 
 	token, err := adminToken(n.cfg.Data, n.rand)
 	if err != nil {

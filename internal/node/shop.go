@@ -82,6 +82,9 @@ func menuIDs(s *state.State, m *site.Menu) error {
 
 // phoneIDs: a line is a device; a user means the user's first one.
 func phoneIDs(s *state.State, p *site.Phone) error {
+	if err := checkPhone(p); err != nil {
+		return err
+	}
 	for i, l := range p.Lines {
 		id, err := s.Find(l)
 		if err != nil {
@@ -98,5 +101,5 @@ func phoneIDs(s *state.State, p *site.Phone) error {
 func (b *backend) Shop() api.Shop {
 	n := b.n
 	return api.Shop{Trunks: kept[site.Trunk]{n, nil}, Numbers: kept[site.Inbound]{n, nil}, Groups: kept[site.Group]{n, groupIDs},
-		Menus: kept[site.Menu]{n, menuIDs}, Hours: kept[site.Hours]{n, nil}, Phones: kept[site.Phone]{n, phoneIDs}, Shop: kept[site.Shop]{n, nil}}
+		Menus: kept[site.Menu]{n, menuIDs}, Hours: kept[site.Hours]{n, nil}, Phones: kept[site.Phone]{n, phoneIDs}, Shop: kept[site.Shop]{n, nil}, Provisioning: provisioning{n}}
 }

@@ -183,6 +183,21 @@ func ha1(user, realm, password string) (md, sha string) {
 	return hex.EncodeToString(m[:]), hex.EncodeToString(h[:])
 }
 
+// Device returns a device that is in use, with its user; for provisioning.
+func (s *State) Device(id site.RecordID) (Device, User, error) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	d := s.ix.devices[id]
+	if d == nil || d.deleted {
+		return Device{}, User{}, fmt.Errorf("device %s: %w", id, ErrNotFound)
+	}
+	u := s.ix.users[d.user]
+	if u == nil || u.Deleted {
+		return Device{}, User{}, fmt.Errorf("user of device %s: %w", id, ErrNotFound)
+	}
+	return s.deviceOf(d), s.dress(*u), nil
+}
+
 // sealSecret seals a password for a device.
 func (s *State) sealSecret(id site.RecordID, sec secret) ([]byte, error) {
 	b, err := s.keys.Seal(trust.Where(secretCell(s.scope, id)), marshal(sec), lockedRandom{s})

@@ -1,0 +1,397 @@
+package node
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+
+	"carrierclass.net/ccnode/crdt"
+	"carrierclass.net/ccnode/internal/provision"
+	"carrierclass.net/ccnode/internal/site"
+	"carrierclass.net/ccnode/internal/sntp"
+	"carrierclass.net/ccnode/internal/state"
+	"carrierclass.net/ccnode/internal/trust"
+)
+
+// phones is what the telephones of the LAN fetch from this box beside calls:
+// their settings, and the time. Nothing of it can keep the box from serving
+// calls: what does not work is a warning.
+type phones struct {
+	n    *Node
+	log  *slog.Logger
+	leaf *phoneLeaf
+	lans []*phoneLAN // set at open, then constant
+	wg   sync.WaitGroup
+	stir chan struct{} // the site's key may have changed
+
+	admin sync.Mutex // one admin password is made at a time
+
+	mu    sync.Mutex // guards what follows
+	odd   []string   // what does not work, for people
+	epoch trust.Epoch
+	ca    *phoneCA // nil: no key of the site yet
+	key   trust.SiteKey
+}
+
+// phoneLAN is one of our addresses and the network it is in.
+type phoneLAN struct {
+	addr netip.Addr
+	net  netip.Prefix
+	ifi  *net.Interface
+	pnp  bool // hears multicast: one address of each interface does
+
+	now atomic.Pointer[phoneService] // nil: no key of the site yet
+}
+
+// phoneService is a provision.Service and what runs for it.
+type phoneService struct {
+	*provision.Service
+	http, https http.Handler
+	stop        context.CancelFunc
+}
+
+// maxPhoneConns bounds the connections of phones at one port.
+const maxPhoneConns = 128
+
+// openPhones starts to serve settings and time.
+func (n *Node) openPhones(ctx context.Context, rooms *closer) {
+	if n.opt.World != nil {
+		return
+	}
+	p := &phones{n: n, log: n.log.With("room", "phones"), stir: make(chan struct{}, 1)}
+	pctx, stop := context.WithCancel(ctx)
+	rooms.add(func() { stop(); p.wg.Wait() })
+	var lans []*phoneLAN
+	heard := map[int]bool{}
+	for _, ip := range n.cfg.Listen {
+		l, err := networkOf(ip)
+		if err != nil {
+			p.complain("phones find neither settings nor time at %s: %v", ip, err)
+			continue
+		}
+		lans = append(lans, l)
+		l.pnp = ip.Is4() && l.ifi.Flags&net.FlagMulticast != 0 && !heard[l.ifi.Index]
+		heard[l.ifi.Index] = heard[l.ifi.Index] || l.pnp
+	}
+	if !n.cfg.NoNTP {
+		p.serveTime(pctx, lans)
+	}
+	p.leaf = &phoneLeaf{rand: n.rand, now: n.now}
+	for _, l := range lans {
+		if err := p.serveWeb(pctx, l); err != nil {
+			p.complain("phones cannot fetch their settings: %v", err)
+			continue
+		}
+		p.lans = append(p.lans, l)
+		p.leaf.ips = append(p.leaf.ips, l.addr)
+	}
+	n.phones = p
+	if len(p.lans) == 0 {
+		return
+	}
+	cancel := n.engine.Watch(func(_ crdt.Scope, cells []crdt.Cell) {
+		for _, c := range cells {
+			if c.Table == state.TableKey || c.Table == state.TableWrap {
+				select {
+				case p.stir <- struct{}{}:
+				default:
+				}
+				return
+			}
+		}
+	})
+	rooms.add(cancel)
+	p.follow(pctx)
+	p.wg.Go(func() { // ends with pctx
+		for {
+			select {
+			case <-pctx.Done():
+				return
+			case <-p.stir:
+				p.follow(pctx)
+			}
+		}
+	})
+}
+
+// complain notes what does not work, for status and log.
+func (p *phones) complain(format string, a ...any) {
+	words := fmt.Sprintf(format, a...)
+	p.log.Warn("Phones are not served in full", "why", words)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.odd = append(p.odd, words)
+}
+
+// warnings is nil-safe: a world has no phones that fetch anything.
+func (p *phones) warnings() []string {
+	if p == nil {
+		return nil
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return append([]string(nil), p.odd...)
+}
+
+// networkOf finds the network that one of our addresses is in.
+func networkOf(ip netip.Addr) (*phoneLAN, error) {
+	ip = ip.Unmap()
+	if ip.IsUnspecified() {
+		return nil, errors.New("name one address with --listen")
+	}
+	ifs, err := net.Interfaces()
+	if err != nil {
+		return nil, fmt.Errorf("list the network interfaces: %w", err)
+	}
+	for _, ifi := range ifs {
+		addrs, err := ifi.Addrs()
+		if err != nil {
+			continue // it went away
+		}
+		for _, a := range addrs {
+			x, ok := a.(*net.IPNet)
+			if !ok {
+				continue
+			}
+			own, _ := netip.AddrFromSlice(x.IP)
+			bits, _ := x.Mask.Size()
+			if of, err := own.Unmap().Prefix(bits); err == nil && (own.Unmap() == ip || ip.IsLoopback() && of.Contains(ip)) {
+				return &phoneLAN{addr: ip, net: of, ifi: &ifi}, nil
+			}
+		}
+	}
+	return nil, errors.New("no network interface has that address")
+}
+
+// serveWeb opens the two ports of one address.
+func (p *phones) serveWeb(ctx context.Context, l *phoneLAN) error {
+	cfg := &p.n.cfg
+	plain, err := listenLAN(l, cfg.PhoneHTTP, "--provision-http-port")
+	if err != nil {
+		return err
+	}
+	secret, err := listenLAN(l, cfg.PhoneHTTPS, "--provision-https-port")
+	if err != nil {
+		plain.Close()
+		return err
+	}
+	part := func(of func(*phoneService) http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			s := l.now.Load()
+			if s == nil {
+				w.Header().Set("Retry-After", "10")
+				http.Error(w, "this box is still catching up with its site", http.StatusServiceUnavailable)
+				return
+			}
+			of(s).ServeHTTP(w, r)
+		})
+	}
+	config := &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: p.leaf.certificate}
+	first := provision.NewServer(part(func(s *phoneService) http.Handler { return s.http }), nil)
+	rest := provision.NewServer(part(func(s *phoneService) http.Handler { return s.https }), config)
+	for _, s := range []*http.Server{first, rest} {
+		s.ErrorLog = slog.NewLogLogger(p.log.Handler(), slog.LevelDebug)
+		context.AfterFunc(ctx, func() { s.Close() })
+	}
+	p.wg.Go(func() { p.ended(ctx, first.Serve(plain)) }) // both end with ctx
+	p.wg.Go(func() { p.ended(ctx, rest.ServeTLS(secret, "", "")) })
+	return nil
+}
+
+func (p *phones) ended(ctx context.Context, err error) {
+	if err != nil && ctx.Err() == nil {
+		p.complain("phones cannot fetch their settings any more: %v; start this box again", err)
+	}
+}
+
+// lanListener lets in who is of the LAN, and so many at once.
+type lanListener struct {
+	net.Listener
+	lan  netip.Prefix
+	room chan struct{}
+}
+
+func listenLAN(l *phoneLAN, port int, flag string) (net.Listener, error) {
+	at := netip.AddrPortFrom(l.addr, uint16(port))
+	x, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(at))
+	if err != nil {
+		return nil, inUse(err, "provisioning", at.String(), flag)
+	}
+	return &lanListener{x, l.net, make(chan struct{}, maxPhoneConns)}, nil
+}
+
+// Accept drops strangers before they cost a handshake. Nobody waits for a
+// place: a phone asks again.
+func (l *lanListener) Accept() (net.Conn, error) {
+	for {
+		c, err := l.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		from, err := netip.ParseAddrPort(c.RemoteAddr().String())
+		if err != nil || !l.lan.Contains(from.Addr().Unmap().WithZone("")) {
+			c.Close()
+			continue
+		}
+		select {
+		case l.room <- struct{}{}:
+			return &lanConn{Conn: c, leave: sync.OnceFunc(func() { <-l.room })}, nil
+		default:
+			c.Close()
+		}
+	}
+}
+
+type lanConn struct {
+	net.Conn
+	leave func()
+}
+
+func (c *lanConn) Close() error {
+	c.leave()
+	return c.Conn.Close()
+}
+
+// serveTime answers at every address of ours.
+func (p *phones) serveTime(ctx context.Context, lans []*phoneLAN) {
+	islanded := uint8(10)
+	if p.n.member.Letter != "a" {
+		islanded = 11
+	}
+	s, err := sntp.New(sntp.Config{Now: p.n.now, Floor: clockFloor, Islanded: islanded, Log: p.log,
+		Status: func() sntp.Status {
+			st, err := sntp.System()
+			if err != nil {
+				p.log.Debug("Clock could not be looked at", "err", err)
+			}
+			return st
+		},
+		LAN: func(a netip.Addr) bool {
+			for _, l := range lans {
+				if l.net.Contains(a) {
+					return true
+				}
+			}
+			return false
+		}})
+	if err != nil {
+		p.complain("phones are not told the time: %v", err)
+		return
+	}
+	for _, l := range lans {
+		c, err := sntp.Listen(netip.AddrPortFrom(l.addr, 123))
+		switch {
+		case isInUse(err):
+			p.complain("phones are told the time by another program of this box, which has UDP port 123 of %s; if it serves the LAN all is well, and --ntp=false ends this line", l.addr)
+			continue
+		case errors.Is(err, fs.ErrPermission):
+			p.complain("phones are not told the time: no permission to use UDP port 123; give the program CAP_NET_BIND_SERVICE, or end this line with --ntp=false")
+			return
+		case err != nil:
+			p.complain("phones are not told the time: %v", err)
+			continue
+		}
+		p.wg.Go(func() { // ends with ctx
+			if err := s.Serve(ctx, c); err != nil {
+				p.complain("phones are not told the time any more: %v; start this box again", err)
+			}
+		})
+	}
+}
+
+// follow makes the services anew when the site's key is there, or another.
+func (p *phones) follow(ctx context.Context) {
+	k, ok := p.n.state.Keys().Current()
+	p.mu.Lock()
+	same := p.ca != nil && p.epoch == k.Epoch()
+	again := p.ca != nil
+	p.mu.Unlock()
+	if !ok || same {
+		return
+	}
+	ca, err := newPhoneCA(k, p.n.member.Site)
+	if err != nil {
+		p.complain("phones cannot fetch their settings: %v", err)
+		return
+	}
+	if again {
+		p.complain("the site's key was changed: its phones trust this box again once they were started with the window open (ccnode phone window open)")
+	}
+	p.mu.Lock()
+	p.ca, p.epoch, p.key = ca, k.Epoch(), k
+	p.mu.Unlock()
+	p.leaf.trust(ca)
+	urls := fromSiteKey(k, "ccnode phone URLs 1")
+	for _, l := range p.lans {
+		if err := p.renew(ctx, l, ca, urls[:]); err != nil {
+			p.complain("phones cannot fetch their settings at %s: %v", l.addr, err)
+		}
+	}
+}
+
+func (p *phones) renew(ctx context.Context, l *phoneLAN, ca *phoneCA, urls []byte) error {
+	cfg := &p.n.cfg
+	s, err := provision.New(provision.Config{
+		Now: p.n.now, Rand: p.n.rand, Log: p.log, CA: ca.pem, Key: urls,
+		HTTP:  netip.AddrPortFrom(l.addr, uint16(cfg.PhoneHTTP)),
+		HTTPS: netip.AddrPortFrom(l.addr, uint16(cfg.PhoneHTTPS)),
+		LAN:   func(a netip.Addr) (netip.Prefix, bool) { return l.net, l.net.Contains(a) },
+		Phone: func(ctx context.Context, m provision.MAC) (*provision.Phone, error) { return p.phone(ctx, m, l) },
+	})
+	if err != nil {
+		return err
+	}
+	sctx, stop := context.WithCancel(ctx)
+	if old := l.now.Swap(&phoneService{s, s.HTTP(), s.HTTPS(), stop}); old != nil {
+		old.stop()
+	}
+	if !l.pnp {
+		return nil
+	}
+	group, own, err := provision.ListenPnP(l.ifi, l.addr)
+	if err != nil {
+		return fmt.Errorf("%w; type the URL that \"ccnode phone window show\" names into each phone", err)
+	}
+	p.wg.Go(func() { // ends with sctx
+		if err := s.ServePnP(sctx, group, own); err != nil {
+			p.complain("phones that ask by multicast are not heard any more: %v; start this box again", err)
+		}
+	})
+	return nil
+}
+
+// nodes are where the phones of a network find the nodes of the site.
+func (p *phones) nodes(l *phoneLAN) (out []phoneNode) {
+	for _, x := range p.n.state.Nodes(p.n.member.Site) {
+		var best netip.AddrPort
+		for _, s := range x.SIP {
+			ap, err := netip.ParseAddrPort(s)
+			if err != nil {
+				continue
+			}
+			if !best.IsValid() || l.net.Contains(ap.Addr()) && !l.net.Contains(best.Addr()) {
+				best = ap
+			}
+		}
+		if x.ID == p.n.id.Node() {
+			best = netip.AddrPortFrom(l.addr, uint16(p.n.cfg.SIPPort)) // whatever is written
+		}
+		if best.IsValid() {
+			out = append(out, phoneNode{x.ID, best})
+		}
+	}
+	return out
+}
+
+type phoneNode struct {
+	id site.NodeID
+	at netip.AddrPort
+}
