@@ -26,7 +26,7 @@ func shopCommands(s *settings) []*cobra.Command {
 		recordCommand[site.Group](s, "group", "groups", "Numbers that ring several users", "number", "strategy", "members", "overflow"),
 		recordCommand[site.Menu](s, "menu", "menus", "Numbers that answer and let the caller choose", "number", "hours"),
 		recordCommand[site.Hours](s, "hours", "hours", "Opening hours and night switches", "zone", "text", "override"),
-		recordCommand[site.Phone](s, "phone", "phones", "Phones that fetch their settings here", "mac", "vendor", "model", "lines", "place"),
+		phoneCommands(s, recordCommand[site.Phone](s, "phone", "phones", "Phones that fetch their settings here", "mac", "vendor", "model", "lines", "place")),
 		recordCommand[site.Shop](s, "shop", "shop", "What holds for the whole site", "zone", "address", "callBack", "desk"),
 	}
 }
