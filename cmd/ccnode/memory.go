@@ -15,7 +15,8 @@ const (
 	headroom  = 32 << 20 // garbage before the next collection
 	leastGOGC = 50       // beyond 64 MB of live data processor time counts more
 	mostGOGC  = 200
-	lookEvery = 10 * time.Second
+	lookFirst = time.Second      // after the start, when the state has been read; then
+	lookEvery = 10 * time.Second // less and less often
 	quiet     = 8 << 20 // allocated between two looks
 	firstTrim = 1       // quiet looks before memory is given back,
 	lastTrim  = 4       // and once more, for what the store lets go of later
@@ -36,15 +37,19 @@ func thrift(ctx context.Context) {
 		return
 	}
 	s := []metrics.Sample{{Name: "/gc/heap/live:bytes"}, {Name: "/gc/heap/allocs:bytes"}}
-	percent, still, allocated := 100, 0, uint64(0)
-	tick := time.NewTicker(lookEvery)
-	defer tick.Stop()
+	percent, still, allocated := leastGOGC, 0, uint64(0) // reading the state makes much garbage
+	debug.SetGCPercent(percent)
+	pause := lookFirst
+	look := time.NewTimer(pause)
+	defer look.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-tick.C:
+		case <-look.C:
 		}
+		pause = min(2*pause, lookEvery)
+		look.Reset(pause)
 		metrics.Read(s)
 		live, allocs := s[0].Value.Uint64(), s[1].Value.Uint64()
 		if want := gogc(live); want < percent*9/10 || want > percent*11/10 {
