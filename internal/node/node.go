@@ -81,6 +81,8 @@ type Node struct {
 	browse   func(context.Context, []netip.Addr, func(mdns.Info)) error // looks for members on the LAN
 	wg       sync.WaitGroup
 
+	linesStir chan struct{} // records were changed that may concern the trunks
+
 	pairMu   sync.Mutex
 	pairNode site.NodeID // with whom bindings are shared; zero alone
 
@@ -98,7 +100,8 @@ func newNode(opt Options) *Node {
 	if opt.Rand == nil {
 		opt.Rand = rand.Reader
 	}
-	n := &Node{opt: opt, cfg: opt.Config, log: opt.Log, now: opt.Now, rand: &lockedReader{r: opt.Rand}, start: opt.Now(), bytesAt: opt.Now()}
+	n := &Node{opt: opt, cfg: opt.Config, log: opt.Log, now: opt.Now, rand: &lockedReader{r: opt.Rand}, start: opt.Now(), bytesAt: opt.Now(),
+		linesStir: make(chan struct{}, 1)}
 	n.reach = newReach(n.now)
 	n.browse = mdns.Browse
 	return n
@@ -325,6 +328,10 @@ func (n *Node) openState(ctx context.Context, cancel context.CancelCauseFunc, ro
 				n.moved(ctx)
 				n.sharePair()
 				return
+			}
+			switch c.Table {
+			case state.TableTrunk, state.TableInbound, state.TableUser:
+				n.linesChanged()
 			}
 			if c.Table == state.TableMessage || c.Table == state.TableUser {
 				n.fetch.Poke()

@@ -74,7 +74,7 @@ func (n *Node) openTelephony(ctx context.Context, cancel context.CancelCauseFunc
 	t.sip, err = stack.New(stack.Config{
 		Node: n.id.Node(), Listen: listen, View: view{n}, Location: n.pair, Known: n.pair.Knows, Credentials: credentials{n.state},
 		NonceKey: t.nonceKey(), Anchor: anchor{t.media}, Peers: peers{n}, Reach: n.reach, Records: t.records,
-		MediaAddr: n.mediaAddr, Summaries: n.state, Expires: n.cfg.Expires, MaxCalls: n.cfg.MaxCalls, Grace: 10 * time.Second, Bind: n.bindSIP(), Log: n.log, Now: n.now, Rand: n.rand,
+		MediaAddr: n.mediaAddr, Summaries: n.state, House: house{n}, Resolver: n.resolver(), Expires: n.cfg.Expires, MaxCalls: n.cfg.MaxCalls, Grace: 10 * time.Second, Bind: n.bindSIP(), Log: n.log, Now: n.now, Rand: n.rand,
 		Feature: func(ctx context.Context, name site.FeatureName, c *b2bua.Call) error {
 			return registry.ServeCall(ctx, name, call{c})
 		},
@@ -84,6 +84,12 @@ func (n *Node) openTelephony(ctx context.Context, cancel context.CancelCauseFunc
 	}
 	t.sip.Serve(func(err error) { cancel(fmt.Errorf("SIP: %w", err)) })
 	rooms.add(t.sip.Close)
+	stop, followed := make(chan struct{}), make(chan struct{})
+	go func() { // ends with stop, before the signalling does
+		defer close(followed)
+		n.followLines(t.sip.Trunks(), stop)
+	}()
+	rooms.add(func() { close(stop); <-followed })
 	n.mesh.Handle(sipProtocol, func(s mesh.Stream) {
 		n.reach.Note(site.NodeID(s.Peer()), nil) // it comes over a connection that carries ours, too
 		t.sip.ServePeer(s, site.NodeID(s.Peer()))

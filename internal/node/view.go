@@ -146,7 +146,7 @@ func (v view) Suspect(id site.ID) bool {
 	return len(nodes) > 0
 }
 
-func (v view) Trunks() []string { return nil } // none can be configured yet
+func (v view) Trunks() []string { return v.n.trunkNames() }
 
 // credentials are the state's, in signalling's words.
 type credentials struct{ s *state.State }

@@ -26,6 +26,7 @@ import (
 	"carrierclass.net/ccnode/sipcore/route"
 	"carrierclass.net/ccnode/sipcore/subscribe"
 	"carrierclass.net/ccnode/sipcore/transaction"
+	"carrierclass.net/ccnode/sipcore/trunk"
 )
 
 // Config is everything signalling needs of the house. All of it is required
@@ -47,6 +48,8 @@ type Config struct {
 	Records     b2bua.Records
 	MediaAddr   func() netip.Addr
 	Summaries   mwi.Summaries
+	House       House         // nil: there are no lines to the outside
+	Resolver    edge.Resolver // of providers' names; nil: addresses only
 
 	// Feature runs a feature for a call; see b2bua.Config.
 	Feature func(ctx context.Context, name site.FeatureName, c *b2bua.Call) error
@@ -67,6 +70,8 @@ type Stack struct {
 	core  *core.Core
 	calls *b2bua.Server
 	subs  *subscribe.Server
+
+	trunks *trunk.Trunks
 
 	urgent atomic.Pointer[urgent]
 
@@ -100,8 +105,13 @@ func New(cfg Config) (*Stack, error) {
 	realm := func(a site.AOR) string { return route.Realm(cfg.View, a) }
 	reg := registrar.New(registrar.Config{Edge: c.edge, Location: cfg.Location, Digest: dg, AOR: aor, Realm: realm, Node: cfg.Node,
 		LANExpires: cfg.Expires, Logger: cfg.Log.With("room", "registrar"), Now: cfg.Now})
+	lines, err := c.openLines()
+	if err != nil {
+		return nil, err
+	}
 	c.calls, err = b2bua.New(b2bua.Config{
-		Edge: c.edge, View: func() route.View { return cfg.View }, Location: cfg.Location, Digest: dg, Anchor: cfg.Anchor, Node: cfg.Node,
+		Lines: lines,
+		Edge:  c.edge, View: func() route.View { return cfg.View }, Location: cfg.Location, Digest: dg, Anchor: cfg.Anchor, Node: cfg.Node,
 		Feature: cfg.Feature, Reach: cfg.Reach, Records: cfg.Records, MediaAddr: cfg.MediaAddr, MaxCalls: cfg.MaxCalls, Grace: cfg.Grace,
 		Logger: cfg.Log.With("room", "b2bua"), Now: cfg.Now, Rand: cfg.Rand,
 	})
@@ -189,6 +199,13 @@ func (c *Stack) Drain(ctx context.Context) { c.calls.Drain(ctx) }
 func (c *Stack) Close() {
 	c.subs.Close()
 	c.calls.Close()
+	if c.trunks != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+		if err := c.trunks.Close(ctx); err != nil {
+			c.cfg.Log.Debug("Trunks were not unregistered", "err", err)
+		}
+		cancel()
+	}
 	if c.stop != nil {
 		c.stop()
 		<-c.done

@@ -1,0 +1,196 @@
+package node
+
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"carrierclass.net/ccnode/internal/site"
+	"carrierclass.net/ccnode/internal/state"
+	"carrierclass.net/ccnode/sipcore/b2bua"
+	"carrierclass.net/ccnode/sipcore/edge"
+	"carrierclass.net/ccnode/sipcore/stack"
+	"carrierclass.net/ccnode/sipcore/trunk"
+)
+
+// resolver finds the addresses of providers; in a world of tests there are only
+// addresses.
+func (n *Node) resolver() edge.Resolver {
+	if n.opt.World != nil {
+		return nil
+	}
+	return edge.HostResolver{}
+}
+
+// house knows what concerns the site's lines to the outside.
+type house struct{ n *Node }
+
+var _ stack.House = house{}
+
+// Public is where a call to a public number goes: as its record says, else to
+// the user of the site who has it.
+func (h house) Public(number string) string {
+	for _, x := range state.List[site.Inbound](h.n.state) {
+		if x.Name == number {
+			return x.To
+		}
+	}
+	if e, ok := h.n.state.Pick(number); ok && e.Home == h.n.member.Site {
+		return e.Number
+	}
+	return ""
+}
+
+// shop is the record of the whole site; empty before somebody makes it.
+func (n *Node) shop() site.Shop {
+	if all := state.List[site.Shop](n.state); len(all) > 0 {
+		return all[0]
+	}
+	return site.Shop{}
+}
+
+// CallBack is the caller's own public number, else the shop's.
+func (h house) CallBack(from site.Party) string {
+	if e, ok := h.n.state.Entry(from.User); ok && e.E164 != "" {
+		return e.E164
+	}
+	return h.n.shop().CallBack
+}
+
+// Urgent is called as an emergency call begins and ends.
+func (h house) Urgent(e b2bua.Emergency) {
+	log := h.n.log.With("call", e.Chain, "from", e.From.AOR.User, "name", e.From.Display, "number", e.Number, "trunk", e.Trunk)
+	if !e.Over {
+		log.Warn("EMERGENCY CALL")
+	} else {
+		log.Warn("Emergency call over", "cause", e.Cause.String())
+	}
+}
+
+// trunkNames are the site's lines to the outside, in order of preference.
+func (n *Node) trunkNames() []string {
+	all := n.trunkRecords()
+	out := make([]string, len(all))
+	for i, t := range all {
+		out[i] = t.Name
+	}
+	return out
+}
+
+func (n *Node) trunkRecords() []site.Trunk {
+	all := slices.DeleteFunc(state.List[site.Trunk](n.state), func(t site.Trunk) bool { return t.Disabled })
+	slices.SortStableFunc(all, func(a, b site.Trunk) int { return cmp.Compare(a.Order, b.Order) })
+	return all
+}
+
+// followLines keeps the lines as the records say, until stop is closed. Changes
+// that come together are one.
+func (n *Node) followLines(t *trunk.Trunks, stop <-chan struct{}) {
+	for {
+		n.setTrunks(t)
+		select {
+		case <-n.linesStir:
+		case <-stop:
+			return
+		}
+		pause := time.NewTimer(100 * time.Millisecond)
+		select {
+		case <-pause.C:
+		case <-stop:
+			pause.Stop()
+			return
+		}
+	}
+}
+
+// linesChanged says that a record was changed that may concern the lines.
+func (n *Node) linesChanged() {
+	select {
+	case n.linesStir <- struct{}{}:
+	default:
+	}
+}
+
+func (n *Node) setTrunks(t *trunk.Trunks) {
+	var numbers []string
+	for _, x := range state.List[site.Inbound](n.state) {
+		numbers = append(numbers, x.Name)
+	}
+	for _, e := range n.state.Directory() {
+		if e.Home == n.member.Site && e.E164 != "" {
+			numbers = append(numbers, e.E164)
+		}
+	}
+	slices.Sort(numbers)
+	var all []trunk.Trunk
+	for _, r := range n.trunkRecords() {
+		secret, err := state.Reveal[site.Trunk](n.state, r.ID, trunkPassword)
+		if err != nil {
+			n.log.Error("A trunk's password cannot be read here", "trunk", r.Name, "err", err)
+		}
+		all = append(all, trunkOf(r, secret, numbers))
+	}
+	if err := t.Set(all); err != nil {
+		n.log.Error("The trunks stay as they were", "err", err)
+	}
+}
+
+// trunkPassword is the number of that field.
+const trunkPassword = 9
+
+func trunkOf(r site.Trunk, secret string, numbers []string) trunk.Trunk {
+	p := r.Profile
+	host, port := hostAndPort(r.Server)
+	t := trunk.Trunk{Name: r.Name, Kind: trunk.Kind(r.Kind), Via: trunk.Way(r.Via), Server: host, Port: port, Transport: site.Transport(cmp.Or(r.Transport, "udp")),
+		Domain: r.Domain, User: r.User, AuthUser: r.AuthUser, Password: trunk.Secret(secret), Number: r.Number, Numbers: slices.Clone(numbers),
+		Every: time.Duration(p.Every) * time.Second, Expires: time.Duration(p.Expires) * time.Second, Channels: r.Channels,
+		Dial: formats[p.Format], Incoming: formats[p.Format], Called: places[p.Called],
+		Identity: trunk.Identity{PAI: p.Identity == "pai", PPI: p.Identity == "ppi", RPID: p.Identity == "rpid", Account: p.Identity != "" && p.Identity != "from",
+			Format: formats[p.Format], Name: true}}
+	if r.Number != "" {
+		t.Numbers = append(t.Numbers, r.Number)
+	}
+	switch p.KeepAlive {
+	case "crlf":
+		t.Alive = trunk.CRLF
+	case "options":
+		t.Alive = trunk.Options
+	case "":
+		if r.Kind == "register" && r.Via == "wan" {
+			t.Alive = trunk.CRLF
+		}
+	}
+	for _, a := range r.Accept {
+		if pre, err := netip.ParsePrefix(a); err == nil {
+			t.Allowed = append(t.Allowed, pre)
+		} else if ip, err := netip.ParseAddr(a); err == nil {
+			t.Allowed = append(t.Allowed, netip.PrefixFrom(ip, ip.BitLen()))
+		}
+	}
+	return t
+}
+
+var (
+	formats = map[string]trunk.Format{"": trunk.Plus, "+e164": trunk.Plus, "e164": trunk.Bare, "national": trunk.National}
+	places  = map[string]trunk.Where{"": trunk.Anywhere, "uri": trunk.InRequestURI, "to": trunk.InTo, "p-called": trunk.InCalledParty}
+)
+
+// hostAndPort cuts the port off, if there is one.
+func hostAndPort(s string) (host string, port int) {
+	if ap, err := netip.ParseAddrPort(s); err == nil {
+		return ap.Addr().String(), int(ap.Port())
+	}
+	host, digits, ok := strings.Cut(s, ":")
+	if !ok || strings.Contains(digits, ":") { // a bare IPv6 address
+		return s, 0
+	}
+	for _, c := range digits {
+		if c < '0' || c > '9' || port > 65535 {
+			return s, 0
+		}
+		port = port*10 + int(c-'0')
+	}
+	return host, port
+}

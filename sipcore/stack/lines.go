@@ -1,0 +1,55 @@
+package stack
+
+import (
+	"context"
+
+	"github.com/emiago/sipgo/sip"
+
+	"carrierclass.net/ccnode/internal/site"
+	"carrierclass.net/ccnode/sipcore/b2bua"
+	"carrierclass.net/ccnode/sipcore/edge"
+	"carrierclass.net/ccnode/sipcore/transaction"
+	"carrierclass.net/ccnode/sipcore/trunk"
+)
+
+// A House knows what concerns the site's lines to the outside.
+type House interface {
+	// Public is where a call to one of the site's public numbers goes, as a
+	// phone of the site would dial it; "" for a number that is not the site's.
+	Public(number string) string
+	// CallBack is the number that reaches the place an emergency call comes from.
+	CallBack(from site.Party) string
+	// Urgent is told of emergency calls at once; it must not block.
+	Urgent(b2bua.Emergency)
+}
+
+// lines are the trunks as calls want them.
+type lines struct {
+	*trunk.Trunks
+	House
+}
+
+// later is the transaction layer, which is made after the trunks.
+type later struct{ c *Stack }
+
+func (l later) Request(ctx context.Context, req *sip.Request, d edge.Dest) *transaction.ClientTx {
+	return l.c.core.Layer().Request(ctx, req, d)
+}
+
+func (c *Stack) openLines() (b2bua.Lines, error) {
+	if c.cfg.House == nil {
+		return nil, nil
+	}
+	own := c.cfg.View.Own()
+	t, err := trunk.New(trunk.Config{Layer: later{c}, Edge: c.edge, Resolver: c.cfg.Resolver,
+		Plan: trunk.Plan{Country: own.Country, Trunk: own.National, Abroad: own.Abroad}, Node: c.cfg.Node.String()[:8],
+		Logger: c.cfg.Log.With("room", "trunk"), Now: c.cfg.Now, Rand: c.cfg.Rand})
+	if err != nil {
+		return nil, err
+	}
+	c.trunks = t
+	return lines{t, c.cfg.House}, nil
+}
+
+// Trunks are the site's lines to the outside, nil without Config.House.
+func (c *Stack) Trunks() *trunk.Trunks { return c.trunks }
