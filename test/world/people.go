@@ -135,6 +135,34 @@ func (w *World) makeGroup(args []string) ([]string, error) {
 	return nil, err
 }
 
+// gateway fxo at A [number +33472001200 to 201] makes a line to the outside on
+// the shop's LAN; at its other end is one telephone, which is called by whatever
+// number, and calls the public number.
+func (w *World) gateway(args []string) ([]string, error) {
+	number, args := option(args, "number")
+	to, args := option(args, "to")
+	b, args, err := w.at(args)
+	if err == nil {
+		err = need(args, 1, "gateway fxo at A")
+	}
+	if err != nil {
+		return nil, err
+	}
+	p, err := w.plug(args[0], b.site, api.User{Name: args[0], Number: "line", Devices: []api.Device{{}}})
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := within(10 * time.Second)
+	defer cancel()
+	if to != "" {
+		if _, err := b.api.Shop().Numbers.Create(ctx, adminsName, site.Inbound{Head: site.Head{Name: number}, To: to}); err != nil {
+			return nil, err
+		}
+	}
+	_, err = b.api.Shop().Trunks.Create(ctx, adminsName, site.Trunk{Head: site.Head{Name: args[0]}, Kind: "peer", Via: "lan", Server: p.tel.Addr().String(), Number: number})
+	return nil, err
+}
+
 // patch is one field of a user, as a person writes it.
 func patch(field, value string) (p api.UserPatch, err error) {
 	texts := map[string]**string{"number": &p.Number, "name": &p.Name, "e164": &p.E164, "forwardAll": &p.ForwardAll, "forwardBusy": &p.ForwardBusy,

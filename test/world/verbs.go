@@ -32,6 +32,7 @@ func init() {
 		"settled":   (*World).settled,   // settled [in 20s] [A C]: all hold the same and owe nothing
 		"create":    (*World).create,    // create bob at B [number 201]
 		"group":     (*World).makeGroup, // group sales 300 ana ben at A [turn] [overflow voicemail]
+		"gateway":   (*World).gateway,   // gateway fxo at A [number +33…] [to 201]: a line to the outside on the LAN, and its telephone
 		"edit":      (*World).edit,      // edit bob name Robert at A
 		"disable":   (*World).disable,   // disable bob at A
 		"enable":    (*World).enable,    // enable bob at A: says that the disable was seen
