@@ -56,20 +56,17 @@ func (d *Date) beats(o *Date) bool {
 	return d.days() < o.days()
 }
 
-// edges calls f with the first day of a date and the first day after it, those
-// later than a day and, for one of every year, at least the next of them that
-// is not later than the year limit.
+// edges calls f with the first and the last day of the date, those later than
+// another, up to the year limit; of a date of every year for ten years at
+// most. In most years a 29th of February is the 1st of March here, from where
+// on a search sees what it must.
 func (d *Date) edges(after civil, limit int, f func(civil)) {
-	first, last := after.y-1, min(after.y+9, limit)
+	first, last := after.y, min(after.y+9, limit)
 	if d.From.Year != 0 {
 		first, last = d.From.Year, d.From.Year
 	}
 	for y := first; y <= last; y++ {
-		end := y
-		if d.wraps() {
-			end++
-		}
-		for _, c := range []civil{d.From.in(y), d.To.in(end).add(1)} {
+		for _, c := range []civil{d.From.in(y), d.To.in(y)} {
 			if after.less(c) {
 				f(c)
 			}

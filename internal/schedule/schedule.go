@@ -147,7 +147,7 @@ func (s Schedule) auto(t time.Time) State {
 	loc := s.Location()
 	t = t.In(loc)
 	today := civilOf(t)
-	for _, d := range []civil{today, today.add(-1), today.add(-2)} { // −2: a zone may skip a day
+	for _, d := range []civil{today, today.add(-1)} { // no opening lasts longer
 		ranges, date := s.hours.on(d)
 		for _, r := range ranges {
 			from, to := opens(d, r.From, loc), closes(d, r.To, loc)
@@ -161,7 +161,7 @@ func (s Schedule) auto(t time.Time) State {
 			return st
 		}
 	}
-	st := State{Because: ByWeek, Why: "closed: outside the hours of the week", Next: s.begin(today.add(-2), t)}
+	st := State{Because: ByWeek, Why: "closed: outside the hours of the week", Next: s.begin(today.add(-1), t)}
 	switch ranges, date := s.hours.on(today); {
 	case date != nil && len(ranges) == 0:
 		st.Because, st.Why = ByDate, "closed: "+date.title()
@@ -237,8 +237,8 @@ func (s Schedule) begin(d civil, t time.Time) time.Time {
 	}
 }
 
-// edges returns a function that finds the first day after another on which
-// what holds changes from or to a date; false if all that follows is the week.
+// edges returns a function that finds the first day after another on which a
+// date begins or ends; false if all that follows is the week.
 func (s Schedule) edges(from civil) func(after civil) (civil, bool) {
 	last := from.y // a leap day comes round in eight years
 	for i := range s.hours.Dates {

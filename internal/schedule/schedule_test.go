@@ -134,6 +134,9 @@ func TestTheNextChangeIsFarAway(t *testing.T) {
 		{"Mo 09:00-18:00; 2026-02-27..2026-03-23 closed", "2026-03-30 09:00"},
 		{"Mo 09:00-18:00; 2026-02-27..2026-03-24 closed; 2026-03-25..2026-04-14 closed", "2026-04-20 09:00"},
 		{"Mo-Sa 00:00-24:00; 2026-02-27..2026-03-17 00:00-24:00; 2026-03-18..2026-04-06 00:00-24:00; 2026-04-12..2026-05-02 00:00-24:00", "2026-05-03 00:00"},
+		{"Mo-Su 09:00-18:00; 10-01..04-30 closed", "2026-05-01 09:00"},
+		{"Mo-Su 09:00-18:00; 01-15..02-29 closed; 03-01..03-31 closed", "2026-04-01 09:00"},
+		{"never; 02-29..03-31 10:00-11:00", "2026-03-02 10:00"},
 		{"always; 2026-01-01..2040-12-31 00:00-24:00; 12-25 closed", "2041-12-25 00:00"},
 		{"always; 2026-03-10..2027-12-31 00:00-24:00; 2027-11-01 closed", "2027-11-01 00:00"},
 		{"Mo-Fr 09:00-18:00; 2026-03-01..2027-03-31 closed", "2027-04-01 09:00"},
@@ -141,6 +144,16 @@ func TestTheNextChangeIsFarAway(t *testing.T) {
 		s := at(t, "Europe/Paris", c.text)
 		if st := s.At(when(t, s, "2026-03-02 09:00")); !st.Next.Equal(when(t, s, c.next)) {
 			t.Errorf("%s: %v, want %s", c.text, st.Next, c.next)
+		}
+	}
+}
+
+// A yearly date that ends on the 29th of February ends on the 28th of most years.
+func TestTheEndOfFebruary(t *testing.T) {
+	s := at(t, "Europe/Paris", "Mo-Su 09:00-18:00; 01-15..02-29 closed")
+	for _, c := range []struct{ at, next string }{{"2026-01-20 10:00", "2026-03-01 09:00"}, {"2028-01-20 10:00", "2028-03-01 09:00"}} {
+		if st := s.At(when(t, s, c.at)); st.Open || !st.Next.Equal(when(t, s, c.next)) {
+			t.Errorf("%s: %+v, want %s", c.at, st, c.next)
 		}
 	}
 }
