@@ -71,8 +71,8 @@ func (s *State) care(ctx context.Context, all bool) {
 	} else if n > 0 {
 		s.cfg.Log.Debug("The state was put in order", "writes", n)
 	}
-	if !all || !s.first() {
-		return
+	if !all || !s.first() || s.cfg.Synced != nil && !s.cfg.Synced() {
+		return // a clock that jumped a month ahead would empty the trash for good
 	}
 	if n, err := s.PurgeOld(ctx); err != nil && ctx.Err() == nil {
 		s.cfg.Log.Warn("Old deletions could not be purged", "err", err)

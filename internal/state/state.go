@@ -68,7 +68,7 @@ type Past struct {
 	At      time.Time
 }
 
-// Config is what a State needs. History may be nil; the others are required.
+// Config is what a State needs. Synced and History may be nil; the others are required.
 type Config struct {
 	Engine   Engine
 	Book     *trust.Book
@@ -77,6 +77,7 @@ type Config struct {
 	Now      func() time.Time
 	Random   io.Reader // may be used by one goroutine at a time
 	Log      *slog.Logger
+	Synced   func() bool // whether somebody sets the clock: without, nothing is purged for its age. Nil: always
 	History  func(cell crdt.Cell, fn func(Past) error) error // zero cell: all
 }
 
