@@ -58,8 +58,11 @@ type phoneService struct {
 	stop        context.CancelFunc
 }
 
-// maxPhoneConns bounds the connections of phones at one port.
-const maxPhoneConns = 128
+// Connections of phones at one port, of all together and of each.
+const (
+	maxPhoneConns     = 128
+	maxPhoneConnsEach = 8
+)
 
 // openPhones starts to serve settings and time.
 func (n *Node) openPhones(ctx context.Context, rooms *closer) {
@@ -212,11 +215,15 @@ func (p *phones) ended(ctx context.Context, err error) {
 	}
 }
 
-// lanListener lets in who is of the LAN, and so many at once.
+// lanListener lets in who is of the LAN: so many at once, and of one address
+// so few that nobody can keep the others out.
 type lanListener struct {
 	net.Listener
-	lan  netip.Prefix
-	room chan struct{}
+	lan netip.Prefix
+
+	mu   sync.Mutex // guards what follows
+	all  int
+	from map[netip.Addr]int
 }
 
 func listenLAN(l *phoneLAN, port int, flag string) (net.Listener, error) {
@@ -225,7 +232,7 @@ func listenLAN(l *phoneLAN, port int, flag string) (net.Listener, error) {
 	if err != nil {
 		return nil, inUse(err, "provisioning", at.String(), flag)
 	}
-	return &lanListener{x, l.net, make(chan struct{}, maxPhoneConns)}, nil
+	return &lanListener{Listener: x, lan: l.net, from: map[netip.Addr]int{}}, nil
 }
 
 // Accept drops strangers before they cost a handshake. Nobody waits for a
@@ -237,16 +244,32 @@ func (l *lanListener) Accept() (net.Conn, error) {
 			return nil, err
 		}
 		from, err := netip.ParseAddrPort(c.RemoteAddr().String())
-		if err != nil || !l.lan.Contains(from.Addr().Unmap().WithZone("")) {
+		a := from.Addr().Unmap().WithZone("")
+		if err != nil || !l.lan.Contains(a) || !l.enter(a) {
 			c.Close()
 			continue
 		}
-		select {
-		case l.room <- struct{}{}:
-			return &lanConn{Conn: c, leave: sync.OnceFunc(func() { <-l.room })}, nil
-		default:
-			c.Close()
-		}
+		return &lanConn{Conn: c, leave: sync.OnceFunc(func() { l.leave(a) })}, nil
+	}
+}
+
+func (l *lanListener) enter(a netip.Addr) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.all >= maxPhoneConns || l.from[a] >= maxPhoneConnsEach {
+		return false
+	}
+	l.all++
+	l.from[a]++
+	return true
+}
+
+func (l *lanListener) leave(a netip.Addr) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.all--
+	if l.from[a]--; l.from[a] == 0 {
+		delete(l.from, a)
 	}
 }
 
