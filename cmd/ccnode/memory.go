@@ -17,9 +17,9 @@ const (
 	mostGOGC  = 200
 	lookFirst = time.Second      // after the start, when the state has been read; then
 	lookEvery = 10 * time.Second // less and less often
-	quiet     = 8 << 20 // allocated between two looks
-	firstTrim = 1       // quiet looks before memory is given back,
-	lastTrim  = 4       // and once more, for what the store lets go of later
+	quiet     = 8 << 20          // allocated between two looks
+	firstTrim = 1                // quiet looks before memory is given back,
+	lastTrim  = 4                // and once more, for what the store lets go of later
 )
 
 // gogc is the percentage that leaves the headroom over that much live data.

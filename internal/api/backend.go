@@ -20,6 +20,10 @@ type Backend interface {
 	PatchUser(ctx context.Context, by, who, etag string, p UserPatch) (User, error)
 	Where(ctx context.Context, who string) (Location, error)
 
+	// Site is the site of this node; PatchSite changes how its phones dial.
+	Site(ctx context.Context) (SiteSettings, error)
+	PatchSite(ctx context.Context, by string, p SitePatch) (SiteSettings, error)
+
 	// Shop is what an administrator keeps beside users and boxes.
 	Shop() Shop
 

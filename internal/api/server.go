@@ -242,6 +242,7 @@ func register(h huma.API, b Backend) {
 			return nil, problem(moveMessage(ctx, b, in.Who, in.ID, "trash"))
 		})
 
+	registerSite(h, b)
 	registerShop(h, b.Shop())
 
 	huma.Register(h, op("list-invites", get, "/invites", "Invites of this site", "joining"),

@@ -2,11 +2,14 @@ package node
 
 import (
 	"cmp"
+	"context"
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
 	"time"
 
+	"carrierclass.net/ccnode/internal/api"
 	"carrierclass.net/ccnode/internal/site"
 	"carrierclass.net/ccnode/internal/state"
 	"carrierclass.net/ccnode/sipcore/b2bua"
@@ -67,6 +70,38 @@ func (h house) Urgent(e b2bua.Emergency) {
 	} else {
 		log.Warn("Emergency call over", "cause", e.Cause.String())
 	}
+}
+
+// Site is how phones dial here.
+func (b *backend) Site(context.Context) (api.SiteSettings, error) {
+	x := b.n.state.Own()
+	return api.SiteSettings{Code: x.Code, Name: x.Name, ExtensionDigits: x.ExtLen, Access: x.Access, Outside: x.Outside, Country: x.Country,
+		National: x.National, Abroad: x.Abroad, Emergency: x.Emergency}, nil
+}
+
+func (b *backend) PatchSite(ctx context.Context, by string, p api.SitePatch) (api.SiteSettings, error) {
+	x := b.n.state.Own()
+	for _, t := range []struct {
+		to   *string
+		from *string
+	}{{&x.Name, p.Name}, {&x.Access, p.Access}, {&x.Outside, p.Outside}, {&x.Country, p.Country}, {&x.National, p.National}, {&x.Abroad, p.Abroad}} {
+		if t.from != nil {
+			*t.to = *t.from
+		}
+	}
+	if p.Emergency != nil {
+		for _, n := range *p.Emergency {
+			if n == "" || len(n) > 10 || strings.Trim(n, "0123456789") != "" {
+				return api.SiteSettings{}, api.Invalid(fmt.Sprintf("emergency number %.20q is not one", n), "digits only, such as 112")
+			}
+		}
+		x.Emergency = *p.Emergency
+	}
+	if _, err := b.n.state.PutSite(ctx, by, x); err != nil {
+		return api.SiteSettings{}, refuse(err)
+	}
+	b.n.linesChanged()
+	return b.Site(ctx)
 }
 
 // trunkNames are the site's lines to the outside, in order of preference.
@@ -132,6 +167,8 @@ func (n *Node) setTrunks(t *trunk.Trunks) {
 		}
 		all = append(all, trunkOf(r, secret, numbers))
 	}
+	own := n.state.Own()
+	t.SetPlan(trunk.Plan{Country: own.Country, Trunk: own.National, Abroad: own.Abroad})
 	if err := t.Set(all); err != nil {
 		n.log.Error("The trunks stay as they were", "err", err)
 	}

@@ -77,7 +77,7 @@ type Config struct {
 	Now      func() time.Time
 	Random   io.Reader // may be used by one goroutine at a time
 	Log      *slog.Logger
-	Synced   func() bool // whether somebody sets the clock: without, nothing is purged for its age. Nil: always
+	Synced   func() bool                                     // whether somebody sets the clock: without, nothing is purged for its age. Nil: always
 	History  func(cell crdt.Cell, fn func(Past) error) error // zero cell: all
 }
 

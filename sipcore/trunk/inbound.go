@@ -276,5 +276,5 @@ func (t *Trunks) Inbound(req *sip.Request, f *edge.Flow) (Inbound, bool) {
 		}
 		known = append(known, k)
 	}
-	return Identify(known, t.cfg.Plan, req, Source{Addr: f.Remote.Addr(), Flow: f.Name})
+	return Identify(known, *t.plan.Load(), req, Source{Addr: f.Remote.Addr(), Flow: f.Name})
 }

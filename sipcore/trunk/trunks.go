@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/emiago/sipgo/sip"
@@ -51,6 +52,8 @@ type Trunks struct {
 	cfg Config
 	log *slog.Logger
 	wg  sync.WaitGroup
+
+	plan atomic.Pointer[Plan]
 
 	mu      sync.Mutex // no line's lock is taken under it, except to read
 	lines   []*line    // in the order of Set
@@ -93,8 +96,13 @@ func New(cfg Config) (*Trunks, error) {
 		cfg.Rand = rand.Reader
 	}
 	cfg.UserAgent = orElse(cfg.UserAgent, "ccnode")
-	return &Trunks{cfg: cfg, log: cfg.Logger, changed: make(chan struct{})}, nil
+	t := &Trunks{cfg: cfg, log: cfg.Logger, changed: make(chan struct{})}
+	t.plan.Store(&cfg.Plan)
+	return t, nil
 }
+
+// SetPlan says how numbers are written where the site is, from now on.
+func (t *Trunks) SetPlan(p Plan) { t.plan.Store(&p) }
 
 // Set makes these the trunks of the site, in order of preference. Those that
 // are new are registered at once; those whose setup has changed again, also
@@ -326,7 +334,7 @@ func (t *Trunks) Outgoing(name string, call Call) (Outgoing, error) {
 	if len(dests) == 0 {
 		dests = literal(cfg)
 	}
-	out, err := Compose(cfg, t.cfg.Plan, call, dests)
+	out, err := Compose(cfg, *t.plan.Load(), call, dests)
 	if cfg.PublicContact {
 		out.Public = public
 	}

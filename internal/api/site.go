@@ -1,0 +1,43 @@
+package api
+
+import (
+	"context"
+	"net/http"
+
+	"github.com/danielgtaylor/huma/v2"
+)
+
+// SiteSettings is the site of the node that answers, and how its phones dial.
+type SiteSettings struct {
+	Code            string   `json:"code"`
+	Name            string   `json:"name"`
+	ExtensionDigits int      `json:"extensionDigits"`
+	Access          string   `json:"access" doc:"Dialled before another site's code and extension"`
+	Outside         string   `json:"outside" doc:"Dialled before an outside number; empty: nothing"`
+	Country         string   `json:"country" doc:"Country code without +"`
+	National        string   `json:"national" doc:"Before a national number"`
+	Abroad          string   `json:"abroad" doc:"Before an international number"`
+	Emergency       []string `json:"emergency" doc:"Numbers that are never refused"`
+}
+
+// SitePatch changes the fields that are present.
+type SitePatch struct {
+	Name      *string   `json:"name,omitempty" maxLength:"80"`
+	Access    *string   `json:"access,omitempty" pattern:"^[0-9]{1,3}$"`
+	Outside   *string   `json:"outside,omitempty" pattern:"^[0-9]{0,2}$"`
+	Country   *string   `json:"country,omitempty" pattern:"^([1-9][0-9]{0,3})?$"`
+	National  *string   `json:"national,omitempty" pattern:"^[0-9]{0,3}$"`
+	Abroad    *string   `json:"abroad,omitempty" pattern:"^[0-9]{0,5}$"`
+	Emergency *[]string `json:"emergency,omitempty" minItems:"1" maxItems:"20"`
+}
+
+func registerSite(h huma.API, b Backend) {
+	huma.Register(h, op("get-site", http.MethodGet, "/site", "This site, and how its phones dial", "shop"), func(ctx context.Context, _ *none) (*body[SiteSettings], error) {
+		s, err := b.Site(ctx)
+		return &body[SiteSettings]{s}, problem(err)
+	})
+	huma.Register(h, op("set-site", http.MethodPatch, "/site", "Change how its phones dial", "shop"), func(ctx context.Context, in *body[SitePatch]) (*body[SiteSettings], error) {
+		s, err := b.PatchSite(ctx, by(ctx), in.Body)
+		return &body[SiteSettings]{s}, problem(err)
+	})
+}
