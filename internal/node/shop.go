@@ -101,5 +101,5 @@ func phoneIDs(s *state.State, p *site.Phone) error {
 func (b *backend) Shop() api.Shop {
 	n := b.n
 	return api.Shop{Trunks: kept[site.Trunk]{n, nil}, Numbers: kept[site.Inbound]{n, nil}, Groups: kept[site.Group]{n, groupIDs},
-		Menus: kept[site.Menu]{n, menuIDs}, Hours: kept[site.Hours]{n, nil}, Phones: kept[site.Phone]{n, phoneIDs}, Shop: kept[site.Shop]{n, nil}, Provisioning: provisioning{n}}
+		Menus: kept[site.Menu]{n, menuIDs}, Hours: kept[site.Hours]{n, n.hoursWords}, Phones: kept[site.Phone]{n, phoneIDs}, Shop: kept[site.Shop]{n, nil}, Provisioning: provisioning{n}}
 }

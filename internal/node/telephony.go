@@ -65,7 +65,11 @@ func (n *Node) openTelephony(ctx context.Context, cancel context.CancelCauseFunc
 	} else if k > 0 {
 		n.log.Info("Recordings of before the restart were delivered", "messages", k)
 	}
-	registry := &features.Registry{Placement: n.state.Placement, Local: mail.Features()}
+	answering, err := n.attendants()
+	if err != nil {
+		return err
+	}
+	registry := &features.Registry{Placement: n.state.Placement, Local: append(mail.Features(), answering...)}
 
 	var listen []netip.AddrPort
 	for _, ip := range n.cfg.Listen {
@@ -76,7 +80,7 @@ func (n *Node) openTelephony(ctx context.Context, cancel context.CancelCauseFunc
 		NonceKey: t.nonceKey(), Anchor: anchor{t.media}, Peers: peers{n}, Reach: n.reach, Records: t.records,
 		MediaAddr: n.mediaAddr, Summaries: n.state, House: house{n}, Resolver: n.resolver(), Expires: n.cfg.Expires, MaxCalls: n.cfg.MaxCalls, Grace: 10 * time.Second, Bind: n.bindSIP(), Log: n.log, Now: n.now, Rand: n.rand,
 		Feature: func(ctx context.Context, name site.FeatureName, c *b2bua.Call) error {
-			return registry.ServeCall(ctx, name, call{c})
+			return registry.ServeCall(ctx, name, call{n, c})
 		},
 	})
 	if err != nil {
@@ -185,7 +189,10 @@ func (p mediaPort) LastPacket() time.Time {
 }
 
 // call is a call as a feature sees it.
-type call struct{ c *b2bua.Call }
+type call struct {
+	n *Node
+	c *b2bua.Call
+}
 
 func (c call) From() site.Party         { return c.c.From() }
 func (c call) To() site.Party           { return c.c.To() }

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"carrierclass.net/ccnode/features/nightswitch"
 	"carrierclass.net/ccnode/features/voicemail"
 	"carrierclass.net/ccnode/internal/site"
 	"carrierclass.net/ccnode/internal/state"
@@ -18,7 +19,7 @@ import (
 type view struct{ n *Node }
 
 // codes are the feature codes of every site.
-var codes = []route.Code{{Digits: "*97", Feature: voicemail.Listen}}
+var codes = []route.Code{{Digits: "*97", Feature: voicemail.Listen}, {Digits: nightCode, Feature: nightswitch.Name}}
 
 func (v view) Domain() string {
 	_, d := v.n.state.Fleet()

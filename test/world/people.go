@@ -163,6 +163,56 @@ func (w *World) gateway(args []string) ([]string, error) {
 	return nil, err
 }
 
+// hours shop Mo-Fr 09:00-18:00 at A
+func (w *World) hours(args []string) ([]string, error) {
+	b, args, err := w.at(args)
+	if err == nil && len(args) < 2 {
+		err = errors.New("write it like: hours shop Mo-Fr 09:00-18:00 at A")
+	}
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := within(10 * time.Second)
+	defer cancel()
+	_, err = b.api.Shop().Hours.Create(ctx, adminsName, site.Hours{Head: site.Head{Name: args[0]}, Zone: "Europe/Paris", Text: strings.Join(args[1:], " ")})
+	return nil, err
+}
+
+// menu main 310 1=201,2=300 at A hours shop closed 301
+func (w *World) menu(args []string) ([]string, error) {
+	hours, args := option(args, "hours")
+	closed, args := option(args, "closed")
+	b, args, err := w.at(args)
+	if err == nil {
+		err = need(args, 3, "menu main 310 1=201,2=300 at A")
+	}
+	if err != nil {
+		return nil, err
+	}
+	m := site.Menu{Head: site.Head{Name: args[0]}, Number: args[1], Hours: hours, Dial: true, Closed: site.MenuPart{Forward: closed}}
+	m.Open.Keys = map[string]string{}
+	for kv := range strings.SplitSeq(args[2], ",") {
+		k, to, _ := strings.Cut(kv, "=")
+		m.Open.Keys[k] = strings.ReplaceAll(to, "_", " ")
+	}
+	ctx, cancel := within(10 * time.Second)
+	defer cancel()
+	_, err = b.api.Shop().Menus.Create(ctx, adminsName, m)
+	return nil, err
+}
+
+// press sends keys in the call a person made, and tells who is there then.
+func (w *World) press(args []string) ([]string, error) {
+	if err := need(args, 2, "press ana 1"); err != nil {
+		return nil, err
+	}
+	p := w.phones[args[0]]
+	if p == nil || p.call == nil {
+		return nil, fmt.Errorf("%s is in no call", args[0])
+	}
+	return w.keys(p, args[1])
+}
+
 // patch is one field of a user, as a person writes it.
 func patch(field, value string) (p api.UserPatch, err error) {
 	texts := map[string]**string{"number": &p.Number, "name": &p.Name, "e164": &p.E164, "forwardAll": &p.ForwardAll, "forwardBusy": &p.ForwardBusy,

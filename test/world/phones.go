@@ -203,7 +203,7 @@ func (w *World) dial(from, whom string) ([]string, error) {
 		return out, nil
 	}
 	p.call = c
-	with := "voicemail"
+	with := "a recorded voice"
 	for _, q := range w.phones {
 		if in := q.answered(); in != nil && in != q.met {
 			q.met = in
@@ -291,4 +291,31 @@ func (w *World) sounds(ctx context.Context, b *box, user string, id site.RecordI
 		}
 	}
 	return voice, nil
+}
+
+// keys presses keys in the call p made, and tells who took it then.
+func (w *World) keys(p *phone, keys string) ([]string, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	if err := p.call.Press(ctx, keys); err != nil {
+		return nil, err
+	}
+	for range 40 {
+		for _, q := range w.phones {
+			if in := q.answered(); in != nil && in != q.met {
+				q.met = in
+				if err := hear(ctx, p.call, q.tone, in, p.tone); err != nil {
+					return nil, fmt.Errorf("%s and %s: %w", p.who, q.who, err)
+				}
+				return []string{fmt.Sprintf("%s: talks with %s, both hear each other", p.who, q.who)}, nil
+			}
+		}
+		select {
+		case <-p.call.Done():
+			p.call = nil
+			return []string{p.who + ": the call is over"}, nil
+		case <-time.After(time.Second):
+		}
+	}
+	return []string{p.who + ": is not with anybody"}, nil
 }
