@@ -82,6 +82,9 @@ func seenCommand(s *settings) *cobra.Command {
 				t.row("MAC", "ADDRESS", "VENDOR", "MODEL", "LAST", "TIMES", "PHONE", "FETCHED")
 				for _, d := range ds {
 					t.row(d.MAC, d.Addr, dash(d.Vendor), dash(d.Model), ago(&d.Last), d.Times, dash(d.Phone), ago(d.Fetched))
+					if d.Trouble != "" {
+						t.row("", "trouble: "+d.Trouble)
+					}
 				}
 			})
 		},

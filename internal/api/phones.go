@@ -47,6 +47,7 @@ type SeenPhone struct {
 	Last    time.Time  `json:"last"`
 	Times   int        `json:"times"`
 	Phone   string     `json:"phone,omitempty" doc:"Name of the phone, once it is adopted"`
+	Trouble string     `json:"trouble,omitempty" doc:"Why it gets no settings"`
 	Fetched *time.Time `json:"fetched,omitempty" doc:"When it was last given all its settings by this box"`
 }
 

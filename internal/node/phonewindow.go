@@ -31,7 +31,7 @@ func (x provisioning) ready() (*phones, []*phoneLAN, error) {
 	if len(lans) > 0 {
 		return p, lans, nil
 	}
-	why := strings.Join(p.warnings(), "; ")
+	why := strings.Join(p.complaints(), "; ")
 	if why == "" {
 		why = "it has no key of its site yet"
 	}
@@ -95,7 +95,7 @@ func (x provisioning) Close(context.Context) error {
 	return nil
 }
 
-func (x provisioning) Seen(context.Context) ([]api.SeenPhone, error) {
+func (x provisioning) Seen(ctx context.Context) ([]api.SeenPhone, error) {
 	p, lans, err := x.ready()
 	if err != nil {
 		return nil, err
@@ -110,7 +110,7 @@ func (x provisioning) Seen(context.Context) ([]api.SeenPhone, error) {
 				s.Fetched = &d.Fetched
 			}
 			if rec, ok := p.record(d.MAC); ok {
-				s.Phone = rec.Name
+				s.Phone, s.Trouble = rec.Name, p.trouble(ctx, d.MAC, l)
 			}
 			i, ok := at[d.MAC]
 			switch {
@@ -124,6 +124,18 @@ func (x provisioning) Seen(context.Context) ([]api.SeenPhone, error) {
 	}
 	slices.SortFunc(out, func(a, b api.SeenPhone) int { return b.Last.Compare(a.Last) })
 	return out, nil
+}
+
+// trouble says why a phone would get no settings; "" if it would.
+func (p *phones) trouble(ctx context.Context, m provision.MAC, l *phoneLAN) string {
+	ph, err := p.phone(ctx, m, l)
+	if err == nil {
+		_, err = provision.Render(ph, p.n.now(), firstURL(netip.AddrPortFrom(l.addr, 0)))
+	}
+	if err != nil {
+		return err.Error()
+	}
+	return ""
 }
 
 func (x provisioning) Codes(ctx context.Context, _, who string) (out api.PhoneCodes, err error) {

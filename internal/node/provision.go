@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -27,6 +28,7 @@ import (
 type phones struct {
 	n    *Node
 	log  *slog.Logger
+	site func() (trust.SiteKey, bool) // the key of the site, once it is here
 	leaf *phoneLeaf
 	lans []*phoneLAN // set at open, then constant
 	wg   sync.WaitGroup
@@ -69,7 +71,7 @@ func (n *Node) openPhones(ctx context.Context, rooms *closer) {
 	if n.opt.World != nil {
 		return
 	}
-	p := &phones{n: n, log: n.log.With("room", "phones"), stir: make(chan struct{}, 1)}
+	p := &phones{n: n, log: n.log.With("room", "phones"), site: n.state.Keys().Current, stir: make(chan struct{}, 1)}
 	pctx, stop := context.WithCancel(ctx)
 	rooms.add(func() { stop(); p.wg.Wait() })
 	var lans []*phoneLAN
@@ -134,14 +136,22 @@ func (p *phones) complain(format string, a ...any) {
 	p.odd = append(p.odd, words)
 }
 
+func (p *phones) complaints() []string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Clone(p.odd)
+}
+
 // warnings is nil-safe: a world has no phones that fetch anything.
 func (p *phones) warnings() []string {
 	if p == nil {
 		return nil
 	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return append([]string(nil), p.odd...)
+	out := p.complaints()
+	if s := p.n.state; zoneOf(s) == "UTC" && len(state.List[site.Phone](s)) > 0 {
+		out = append(out, "nobody said in which time zone the shop is: its phones show UTC; ccnode shop create NAME --zone Europe/Paris")
+	}
+	return out
 }
 
 // networkOf finds the network that one of our addresses is in.
@@ -186,20 +196,9 @@ func (p *phones) serveWeb(ctx context.Context, l *phoneLAN) error {
 		plain.Close()
 		return err
 	}
-	part := func(of func(*phoneService) http.Handler) http.Handler {
-		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			s := l.now.Load()
-			if s == nil {
-				w.Header().Set("Retry-After", "10")
-				http.Error(w, "this box is still catching up with its site", http.StatusServiceUnavailable)
-				return
-			}
-			of(s).ServeHTTP(w, r)
-		})
-	}
 	config := &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: p.leaf.certificate}
-	first := provision.NewServer(part(func(s *phoneService) http.Handler { return s.http }), nil)
-	rest := provision.NewServer(part(func(s *phoneService) http.Handler { return s.https }), config)
+	first := provision.NewServer(l.handler(func(s *phoneService) http.Handler { return s.http }), nil)
+	rest := provision.NewServer(l.handler(func(s *phoneService) http.Handler { return s.https }), config)
 	for _, s := range []*http.Server{first, rest} {
 		s.ErrorLog = slog.NewLogLogger(p.log.Handler(), slog.LevelDebug)
 		context.AfterFunc(ctx, func() { s.Close() })
@@ -207,6 +206,19 @@ func (p *phones) serveWeb(ctx context.Context, l *phoneLAN) error {
 	p.wg.Go(func() { p.ended(ctx, first.Serve(plain)) }) // both end with ctx
 	p.wg.Go(func() { p.ended(ctx, rest.ServeTLS(secret, "", "")) })
 	return nil
+}
+
+// handler is a part of whatever service there is now.
+func (l *phoneLAN) handler(of func(*phoneService) http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s := l.now.Load()
+		if s == nil {
+			w.Header().Set("Retry-After", "10")
+			http.Error(w, "this box is still catching up with its site", http.StatusServiceUnavailable)
+			return
+		}
+		of(s).ServeHTTP(w, r)
+	})
 }
 
 func (p *phones) ended(ctx context.Context, err error) {
@@ -332,7 +344,7 @@ func (p *phones) serveTime(ctx context.Context, lans []*phoneLAN) {
 
 // follow makes the services anew when the site's key is there, or another.
 func (p *phones) follow(ctx context.Context) {
-	k, ok := p.n.state.Keys().Current()
+	k, ok := p.site()
 	p.mu.Lock()
 	same := p.ca != nil && p.epoch == k.Epoch()
 	again := p.ca != nil
@@ -381,7 +393,8 @@ func (p *phones) renew(ctx context.Context, l *phoneLAN, ca *phoneCA, urls []byt
 	}
 	group, own, err := provision.ListenPnP(l.ifi, l.addr)
 	if err != nil {
-		return fmt.Errorf("%w; type the URL that \"ccnode phone window show\" names into each phone", err)
+		p.complain("phones that ask by multicast are not heard: %v; type the address that \"ccnode phone window show\" names into each phone", err)
+		return nil
 	}
 	p.wg.Go(func() { // ends with sctx
 		if err := s.ServePnP(sctx, group, own); err != nil {

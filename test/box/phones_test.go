@@ -129,6 +129,22 @@ func TestWhatPeopleSayOfPhonesIsChecked(t *testing.T) {
 			t.Errorf("%s: exit %d, want %d: %s", c.words, a.code, c.code, a.err)
 		}
 	}
+	// A door phone needs to know whom its button calls: said where it is seen.
+	b.must("phone", "adopt", "0c1105000001", "--vendor", "akuvox", "--lines", "201", "--name", "door")
+	b.must("phone", "window", "open")
+	if res, err := http.Get("http://" + b.ip.String() + ":8086/p/0c1105000001.cfg"); err != nil {
+		t.Error(err)
+	} else {
+		res.Body.Close()
+	}
+	if seen := as[[]api.SeenPhone](b, "phone", "seen"); len(seen) != 1 || !strings.Contains(seen[0].Trouble, "door button") {
+		t.Errorf("seen %+v", seen)
+	}
+	b.must("phone", "set", "door", "--keys", `[{"type":"speed","value":"201"}]`)
+	if seen := as[[]api.SeenPhone](b, "phone", "seen"); len(seen) != 1 || seen[0].Trouble != "" {
+		t.Errorf("seen %+v", seen)
+	}
+
 	codes := as[api.PhoneCodes](b, "phone", "codes", "phone 201")
 	if len(codes.AdminPassword) != 16 || codes != as[api.PhoneCodes](b, "phone", "codes", "phone 201") {
 		t.Errorf("admin password %+v", codes)
