@@ -6,7 +6,6 @@ import (
 	crand "crypto/rand"
 	"log/slog"
 	"math/rand/v2"
-	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -71,9 +70,10 @@ func newBox(t *testing.T, name string) *box {
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	b := &box{t: t, log: &lines{}}
-	ip := netip.AddrFrom4([4]byte{127, byte(20 + rand.IntN(200)), byte(rand.IntN(256)), byte(1 + rand.IntN(250))})
+	ip := netip.AddrFrom4([4]byte{127, byte(120 + rand.IntN(80)), byte(rand.IntN(256)), byte(1 + rand.IntN(250))})
 	b.cfg = config.Config{Data: filepath.Join(dir, "d"), Name: name, Fleet: "shops", Domain: "shops.example", Listen: []netip.Addr{ip},
-		SIPPort: freePort(t, ip), MeshPort: freePort(t, ip), APIListen: "off", NoMulticast: true}
+		SIPPort: 5060, MeshPort: 5870, // the address is ours alone, and nobody draws these ports
+		APIListen: "off", NoMulticast: true}
 	if err := b.cfg.Defaults(); err != nil {
 		t.Fatal(err)
 	}
@@ -87,17 +87,6 @@ func newBox(t *testing.T, name string) *box {
 		}
 	})
 	return b
-}
-
-// freePort is one that nobody else draws, for the address is ours alone.
-func freePort(t *testing.T, ip netip.Addr) int {
-	t.Helper()
-	l, err := net.Listen("tcp", netip.AddrPortFrom(ip, 0).String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
 }
 
 // is gives the box, while it belongs to no fleet, a key whose id is as wanted.
