@@ -40,6 +40,16 @@ func statusRows(t *table, st api.Status) {
 		t.row("peer", p.Name, why, "heard "+ago(p.Heard), fmt.Sprintf("owed %d", p.Owed))
 	}
 	t.row("owed", fmt.Sprintf("%d changes to %d peers", st.Owed.Changes, st.Owed.Peers), fmt.Sprintf("outbox %d", st.Owed.Outbox), fmt.Sprintf("recordings %d", st.Owed.Blobs))
+	for _, l := range st.Trunks {
+		t.row("trunk", l.Name, "via "+l.Via, l.State)
+	}
+	if e := st.Urgent; e != nil {
+		by := "found no line"
+		if e.Trunk != "" {
+			by = "by " + e.Trunk
+		}
+		t.row("emergency", e.At.Local().Format("2006-01-02 15:04:05"), e.Number+" called by "+e.Name+" "+e.From, by)
+	}
 	t.row("only here", fmt.Sprintf("%d changes, %d recordings, %s would die with this box", st.Only.Changes, st.Only.Blobs, size(st.Only.Bytes)))
 	for _, sc := range st.Scopes {
 		done := ""

@@ -24,6 +24,25 @@ type Freshness struct {
 }
 
 // Status is what one node knows of itself and of the fleet.
+// TrunkState is how a line to the outside is.
+type TrunkState struct {
+	Name   string `json:"name"`
+	Via    string `json:"via" enum:"wan,lan"`
+	Usable bool   `json:"usable"`
+	State  string `json:"state" doc:"In words"`
+	Calls  int    `json:"calls"`
+}
+
+// Emergency is an emergency call.
+type Emergency struct {
+	At     time.Time `json:"at"`
+	Number string    `json:"number"`
+	From   string    `json:"from"`
+	Name   string    `json:"name"`
+	Trunk  string    `json:"trunk,omitempty" doc:"Over which it went; absent: over none"`
+	Over   bool      `json:"over"`
+}
+
 type Status struct {
 	Version  string        `json:"version"`
 	Fleet    FleetStatus   `json:"fleet"`
@@ -39,6 +58,8 @@ type Status struct {
 	Scopes   []ScopeStatus `json:"scopes"`
 	Only     Only          `json:"onlyHere" doc:"What dies with this box if it dies now"`
 	ReadOnly string        `json:"readOnly,omitempty" doc:"Why nothing can be written, and what to do"`
+	Trunks   []TrunkState  `json:"trunks" doc:"Lines to the outside, as this node sees them"`
+	Urgent   *Emergency    `json:"lastEmergency,omitempty"`
 	Warnings []string      `json:"warnings" doc:"What wants a look, each with what to do"`
 }
 

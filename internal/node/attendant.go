@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"carrierclass.net/ccnode/features"
+	"carrierclass.net/ccnode/features/announce"
 	"carrierclass.net/ccnode/features/menu"
 	"carrierclass.net/ccnode/features/nightswitch"
 	"carrierclass.net/ccnode/features/voicemail"
@@ -33,7 +34,11 @@ func (n *Node) attendants() ([]features.Feature, error) {
 	if err != nil {
 		return nil, err
 	}
-	return []features.Feature{m, s}, nil
+	none, err := announce.New(announce.Emergency, "no-emergency", site.NoLine, n.log.With("room", "announce"))
+	if err != nil {
+		return nil, err
+	}
+	return []features.Feature{m, s, none}, nil
 }
 
 // menus are the records, as the feature reads them.

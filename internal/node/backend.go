@@ -122,7 +122,11 @@ func (b *backend) Status(context.Context) api.Status {
 	if st.ReadOnly != nil {
 		out.ReadOnly = st.ReadOnly.Error()
 	}
-	out.Warnings = n.warnings(st, out)
+	out.Trunks = n.lines()
+	n.linesMu.Lock()
+	out.Urgent = n.lastEmergency
+	n.linesMu.Unlock()
+	out.Warnings = append(n.warnings(st, out), n.lineWarnings()...)
 	return out
 }
 

@@ -35,6 +35,12 @@ var _ stack.House = house{}
 // Public is where a call to a public number goes: as its record says, else to
 // the user of the site who has it.
 func (h house) Public(number string) string {
+	h.n.linesMu.Lock()
+	r, ok := h.n.rescues[number]
+	h.n.linesMu.Unlock()
+	if ok && h.n.now().Before(r.until) {
+		return r.line
+	}
 	for _, x := range state.List[site.Inbound](h.n.state) {
 		if x.Name == number {
 			return x.To
@@ -62,14 +68,96 @@ func (h house) CallBack(from site.Party) string {
 	return h.n.shop().CallBack
 }
 
-// Urgent is called as an emergency call begins and ends.
+// rescueFor is how long a call to the number an emergency call showed rings the
+// telephone it came from (calls.md §3 step 0).
+const rescueFor = time.Hour
+
+// rescue is whom somebody wants who calls back after an emergency call.
+type rescue struct {
+	line  string // number of the telephone
+	until time.Time
+}
+
+// Urgent is called as an emergency call begins and ends: it is in the log and on
+// the front desk's telephones at once, and a call back finds the caller.
 func (h house) Urgent(e b2bua.Emergency) {
-	log := h.n.log.With("call", e.Chain, "from", e.From.AOR.User, "name", e.From.Display, "number", e.Number, "trunk", e.Trunk)
-	if !e.Over {
-		log.Warn("EMERGENCY CALL")
-	} else {
-		log.Warn("Emergency call over", "cause", e.Cause.String())
+	n := h.n
+	log := n.log.With("call", e.Chain, "from", e.From.AOR.User, "name", e.From.Display, "number", e.Number, "trunk", e.Trunk)
+	now := n.now()
+	shop := n.shop()
+	if zone, err := time.LoadLocation(shop.Zone); err == nil {
+		now = now.In(zone)
 	}
+	text := fmt.Sprintf("EMERGENCY CALL to %s by %s (%s), %s", e.Number, e.From.Display, e.From.Number, now.Format("15:04:05"))
+	if e.Over {
+		log.Warn("Emergency call over", "cause", e.Cause.String())
+		text = fmt.Sprintf("Emergency call to %s by %s (%s) is over", e.Number, e.From.Display, e.From.Number)
+		if e.Trunk == "" {
+			text = fmt.Sprintf("EMERGENCY CALL to %s by %s (%s) FOUND NO LINE: call by other means", e.Number, e.From.Display, e.From.Number)
+		}
+	} else {
+		log.Warn("EMERGENCY CALL")
+	}
+	if shop.Address != "" {
+		text += "; " + shop.Address
+	}
+	n.linesMu.Lock()
+	if n.rescues == nil {
+		n.rescues = map[string]rescue{}
+	}
+	for _, number := range append(n.mainNumbers(), h.CallBack(e.From)) {
+		if number != "" && e.From.AOR.User != "" {
+			n.rescues[number] = rescue{e.From.AOR.User, now.Add(rescueFor)}
+		}
+	}
+	n.lastEmergency = &api.Emergency{At: now, Number: e.Number, From: e.From.Number, Name: e.From.Display, Trunk: e.Trunk, Over: e.Over}
+	n.linesMu.Unlock()
+	if shop.Desk == "" {
+		return
+	}
+	if d, ok := n.state.Pick(n.state.Own().Code + shop.Desk); ok {
+		if n.calls.sip.Tell(view{n}.entry(d).AOR, "Emergency", text) == 0 {
+			log.Warn("The front desk has no telephone that can be told", "desk", shop.Desk)
+		}
+	}
+}
+
+// mainNumbers are those the trunks show of themselves.
+func (n *Node) mainNumbers() (out []string) {
+	for _, t := range n.trunkRecords() {
+		out = append(out, t.Number)
+	}
+	return out
+}
+
+// lines tells how the ways out are.
+func (n *Node) lines() []api.TrunkState {
+	out := []api.TrunkState{}
+	if n.calls == nil || n.calls.sip == nil || n.calls.sip.Trunks() == nil {
+		return out
+	}
+	now := n.now()
+	for _, s := range n.calls.sip.Trunks().States() {
+		out = append(out, api.TrunkState{Name: s.Name, Via: string(s.Via), Usable: s.Usable(now), State: s.String(), Calls: s.Used})
+	}
+	return out
+}
+
+// lineWarnings say what is wrong with the ways out.
+func (n *Node) lineWarnings() (out []string) {
+	all := n.trunkRecords()
+	if len(all) == 0 {
+		return nil
+	}
+	if shop := n.shop(); shop.Waived == "" && !slices.ContainsFunc(all, func(t site.Trunk) bool { return t.Via == "lan" }) {
+		out = append(out, "no emergency calls when the Internet is cut: no line is on the LAN; add a gateway (ccnode trunk create NAME --kind peer --via lan --server ADDRESS), or accept it by name (ccnode shop set SHOP --waived NAME)")
+	}
+	for _, l := range n.lines() {
+		if !l.Usable {
+			out = append(out, "trunk "+l.Name+": "+l.State)
+		}
+	}
+	return out
 }
 
 // Site is how phones dial here.

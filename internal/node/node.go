@@ -83,6 +83,10 @@ type Node struct {
 
 	linesStir chan struct{} // records were changed that may concern the trunks
 
+	linesMu       sync.Mutex // guards what follows
+	rescues       map[string]rescue
+	lastEmergency *api.Emergency
+
 	pairMu   sync.Mutex
 	pairNode site.NodeID // with whom bindings are shared; zero alone
 

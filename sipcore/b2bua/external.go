@@ -32,6 +32,9 @@ type Lines interface {
 	Urgent(e Emergency)
 }
 
+// noEmergency is the feature that says that no emergency call is possible.
+const noEmergency site.FeatureName = "no-emergency"
+
 // An Emergency is what people on site are told of an emergency call.
 type Emergency struct {
 	Chain  string
@@ -61,6 +64,12 @@ func (c *Call) external(st route.Step) (cause site.Cause, done bool) {
 		e := Emergency{Chain: c.chain, From: c.from, Number: st.Number}
 		lines.Urgent(e)
 		defer func() {
+			if !done && c.ctx.Err() == nil && !c.late {
+				// Said before the caller is refused; phones do not say what 480 means.
+				if err := c.srv.cfg.Feature(c.ctx, noEmergency, c); failure(err) != site.Failure {
+					cause = failure(err)
+				}
+			}
 			c.mu.Lock()
 			e.Over, e.Cause, e.Trunk = true, cause, c.line
 			c.mu.Unlock()

@@ -94,7 +94,7 @@ func setSDP(msg sip.Message, sdp []byte) {
 	msg.SetBody(sdp)
 }
 
-const allow = "INVITE, ACK, BYE, CANCEL, OPTIONS, UPDATE, INFO, NOTIFY"
+const allow = "INVITE, ACK, BYE, CANCEL, OPTIONS, UPDATE, INFO, NOTIFY, MESSAGE"
 
 // about adds what the phone says of itself.
 func (p *Phone) about(msg sip.Message) {

@@ -88,6 +88,7 @@ type Phone struct {
 	mu      sync.Mutex
 	server  int // index in Servers of the one that answered last
 	calls   map[string]*Call
+	texts   []string
 	auth    map[string]*authentication // by method
 	closed  bool
 	reg     registration

@@ -28,6 +28,8 @@ func (p *Phone) request(tx *transaction.ServerTx) {
 		p.about(res)
 		res.AppendHeader(sip.NewHeader("Accept", "application/sdp"))
 		p.respond(tx, res)
+	case sip.MESSAGE:
+		p.told(tx)
 	case sip.NOTIFY, sip.BYE, sip.UPDATE, sip.INFO:
 		p.respond(tx, tx.Response(481, ""))
 	default:

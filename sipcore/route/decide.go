@@ -72,8 +72,8 @@ func (d decision) first(t target) Step {
 	trunks := d.v.Trunks()
 	switch t.is {
 	case urgent:
-		if len(trunks) == 0 {
-			return Step{Kind: Reject, Cause: site.NoLine, Number: t.number, Why: "emergency: this site has no line to the outside"}
+		if len(trunks) == 0 { // it is carried out all the same: people on site are told
+			return Step{Kind: Emergency, Number: t.number, Why: t.why + ": this site has no line to the outside"}
 		}
 		return Step{Kind: Emergency, Number: t.number, Trunks: trunks, Why: t.why}
 	case incomplete:

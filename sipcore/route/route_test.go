@@ -121,12 +121,12 @@ func TestCanonicalForms(t *testing.T) {
 		{"*55", "no such number"},
 		{"%23", "no such number"},
 		{"20*1", "no such number"},
-		{"112", "no free line"},
-		{"0112", "no free line"},
-		{"urn:service:sos.fire", "no free line"},
-		{"sip:112@192.168.1.99", "no free line"}, // a node's former address
-		{"sip:112@other.example", "no free line"},
-		{"sip:0112@s0017.shops.example", "no free line"}, // a phone of 0017 that is here
+		{"112", "emergency 112"},
+		{"0112", "emergency 112"},
+		{"urn:service:sos.fire", "emergency 112"},
+		{"sip:112@192.168.1.99", "emergency 112"}, // a node's former address
+		{"sip:112@other.example", "emergency 112"},
+		{"sip:0112@s0017.shops.example", "emergency 112"}, // a phone of 0017 that is here
 		{"urn:service:other", "no such number"},
 		{"+33999999999", "no free line"},
 		{"nobody", "no such number"},
@@ -136,6 +136,8 @@ func TestCanonicalForms(t *testing.T) {
 		st := Next(f, Call{From: f.party("0004202"), To: ParseURI(c.to)}, nil)
 		got := st.Target.AOR.User
 		switch st.Kind {
+		case Emergency:
+			got = "emergency " + st.Number
 		case Reject:
 			got = st.Cause.String()
 		case Feature:

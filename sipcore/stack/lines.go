@@ -51,5 +51,10 @@ func (c *Stack) openLines() (b2bua.Lines, error) {
 	return lines{t, c.cfg.House}, nil
 }
 
+// Tell shows a text on the phones of a line; see b2bua.Server.Tell.
+func (c *Stack) Tell(line site.AOR, from, text string) (phones int) {
+	return c.calls.Tell(line, from, text)
+}
+
 // Trunks are the site's lines to the outside, nil without Config.House.
 func (c *Stack) Trunks() *trunk.Trunks { return c.trunks }

@@ -213,6 +213,38 @@ func (w *World) press(args []string) ([]string, error) {
 	return w.keys(p, args[1])
 }
 
+// shop Lyon at A desk 202 callback +33472001200 says what holds for the site.
+func (w *World) shop(args []string) ([]string, error) {
+	desk, args := option(args, "desk")
+	back, args := option(args, "callback")
+	b, args, err := w.at(args)
+	if err == nil {
+		err = need(args, 1, "shop Lyon at A desk 202")
+	}
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := within(10 * time.Second)
+	defer cancel()
+	_, err = b.api.Shop().Shop.Create(ctx, adminsName, site.Shop{Head: site.Head{Name: args[0]}, Zone: "Europe/Paris", Desk: desk, CallBack: back, Address: "1 rue de la Paix"})
+	return nil, err
+}
+
+// texts shows what somebody's telephone was told.
+func (w *World) texts(args []string) (out []string, err error) {
+	if err := need(args, 1, "texts ben"); err != nil {
+		return nil, err
+	}
+	p := w.phones[args[0]]
+	if p == nil {
+		return nil, fmt.Errorf("%s has no telephone", args[0])
+	}
+	for _, t := range p.tel.Texts() {
+		out = append(out, args[0]+": "+t)
+	}
+	return out, nil
+}
+
 // patch is one field of a user, as a person writes it.
 func patch(field, value string) (p api.UserPatch, err error) {
 	texts := map[string]**string{"number": &p.Number, "name": &p.Name, "e164": &p.E164, "forwardAll": &p.ForwardAll, "forwardBusy": &p.ForwardBusy,

@@ -36,6 +36,8 @@ func init() {
 		"hours":     (*World).hours,     // hours shop Mo-Fr 09:00-18:00 at A: opening hours in Europe/Paris
 		"menu":      (*World).menu,      // menu main 310 1=201,2=300 at A [hours shop] [closed 301]: closed: where calls go then
 		"press":     (*World).press,     // press ana 1: keys, by who made a call; then who answers
+		"shop":      (*World).shop,      // shop Lyon at A desk 202 callback +33472001200
+		"texts":     (*World).texts,     // texts ben: what the telephone was shown
 		"edit":      (*World).edit,      // edit bob name Robert at A
 		"disable":   (*World).disable,   // disable bob at A
 		"enable":    (*World).enable,    // enable bob at A: says that the disable was seen
