@@ -242,6 +242,7 @@ func TestLatchFollowsNATButTheNamedSourceWins(t *testing.T) {
 	a.send(0, []byte("from where I said"))
 	b.read()
 	nat.send(0, []byte("late"))
+	eventually(t, func() bool { return pa.Stats().Strangers == 1 }) // or it would be the first after the new description
 	b.send(0, []byte("to you"))
 	if got := a.read(); string(got.Payload) != "to you" {
 		t.Errorf("a heard %q", got.Payload)
