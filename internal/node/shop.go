@@ -64,12 +64,7 @@ func userIDs(s *state.State, who []string) error {
 	return nil
 }
 
-func groupIDs(s *state.State, g *site.Group) error {
-	if err := userIDs(s, g.Members); err != nil {
-		return err
-	}
-	return userIDs(s, g.Mailboxes)
-}
+func groupIDs(s *state.State, g *site.Group) error { return userIDs(s, g.Members) }
 
 func menuIDs(s *state.State, m *site.Menu) error {
 	if m.Hours == "" {

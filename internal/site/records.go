@@ -42,7 +42,6 @@ type Profile struct {
 	KeepAlive string `json:"keepAlive,omitempty" enum:"none,crlf,options" doc:"Towards the provider; default crlf where a router translates addresses"`
 	Every     int    `json:"every,omitempty" doc:"Seconds between keep-alives; default 25"`
 	Expires   int    `json:"expires,omitempty" doc:"Seconds a registration is asked for; default 120"`
-	NoReturn  bool   `json:"noReturn,omitempty" doc:"It does not deliver calls to our own numbers"`
 }
 
 // An Inbound says where calls to one of the site's public numbers go.
@@ -54,12 +53,11 @@ type Inbound struct {
 // A Group is a number that rings several users.
 type Group struct {
 	Head
-	Number    string   `json:"number" cell:"2" doc:"Extension"`
-	Strategy  string   `json:"strategy,omitempty" cell:"3" enum:"all,turn" doc:"all ring together (default), or in turn"`
-	Ring      int      `json:"ring,omitempty" cell:"4" doc:"Seconds, of all or of each in turn; default 20"`
-	Overflow  string   `json:"overflow,omitempty" cell:"5" doc:"Where a call goes that nobody took: a number, or voicemail (the group's own box); default voicemail"`
-	Members   []string `json:"members" cell:"32,set" doc:"Users' ids"`
-	Mailboxes []string `json:"mailboxes,omitempty" cell:"33,set" doc:"Users whose lamp shows the group's box"`
+	Number   string   `json:"number" cell:"2" doc:"Extension"`
+	Strategy string   `json:"strategy,omitempty" cell:"3" enum:"all,turn" doc:"all ring together (default), or in turn"`
+	Ring     int      `json:"ring,omitempty" cell:"4" doc:"Seconds, of all or of each in turn; default 20"`
+	Overflow string   `json:"overflow,omitempty" cell:"5" doc:"Where a call goes that nobody took: a number, or voicemail (the group's own box); default voicemail"`
+	Members  []string `json:"members" cell:"32,set" doc:"Users' ids"`
 }
 
 // A Menu answers calls and lets the caller choose.
@@ -120,7 +118,6 @@ type Shop struct {
 	Address  string   `json:"address,omitempty" cell:"3" doc:"For emergency calls"`
 	CallBack string   `json:"callBack,omitempty" cell:"4" doc:"Number shown in emergency calls of phones without one, E.164"`
 	Desk     string   `json:"desk,omitempty" cell:"5" doc:"Extension that is told of emergency calls"`
-	Music    string   `json:"music,omitempty" cell:"6" doc:"Hash of a recording; default built in"`
 	Orbits   []string `json:"orbits,omitempty" cell:"7" doc:"Extensions calls are parked at; default 3"`
 	Waived   string   `json:"waived,omitempty" cell:"8" doc:"Who accepted that no emergency call is possible when the Internet is cut"`
 	Recall   int      `json:"recall,omitempty" cell:"9" doc:"Seconds after which a parked call rings its parker; default 60"`

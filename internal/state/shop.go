@@ -94,7 +94,7 @@ func checkGroup(s *State, g site.Group, id site.RecordID) error {
 	if len(g.Members) > 64 {
 		return fmt.Errorf("members: %w: at most 64", ErrInvalid)
 	}
-	for _, m := range append(slices.Clone(g.Members), g.Mailboxes...) {
+	for _, m := range g.Members {
 		u, err := site.ParseRecordID(m)
 		if err != nil {
 			return fmt.Errorf("member %.20q: %w: a user's id", m, ErrInvalid)
