@@ -28,6 +28,7 @@ import (
 
 	"carrierclass.net/ccnode/internal/api"
 	"carrierclass.net/ccnode/internal/config"
+	page "carrierclass.net/ccnode/internal/web"
 )
 
 // web is the interface's listeners: a unix socket for the box itself, HTTPS
@@ -82,9 +83,10 @@ func listenWeb(cfg config.Config, rand io.Reader, now time.Time) (ls []net.Liste
 // serveWeb answers at once: until open is called, that the box is starting.
 func serveWeb(ls []net.Listener, log *slog.Logger) *web {
 	w := &web{done: make(chan error, len(ls))}
+	h := page.Over(w) // the page is there while the box starts, and says so
 	for _, l := range ls {
 		s := &http.Server{
-			Handler: w, ConnContext: api.Local,
+			Handler: h, ConnContext: api.Local,
 			ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 30 * time.Second, IdleTimeout: 2 * time.Minute,
 			MaxHeaderBytes: 64 << 10,
 			ErrorLog:       slog.NewLogLogger(log.Handler(), slog.LevelDebug),

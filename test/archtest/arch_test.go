@@ -39,6 +39,7 @@ var doors = map[string][]string{
 	"internal/api":           {"internal/site"},
 	"internal/provision":     {"internal/site"},
 	"internal/sntp":          {},
+	"internal/web":           {},
 	"internal/schedule":      {},
 	"internal/node":          {"internal", "crdt", "sipcore", "features", "mesh"},
 	"internal/demo":          {"internal", "mesh/mdns", "sipcore/phonetest", "features/media"},

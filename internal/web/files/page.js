@@ -1,0 +1,139 @@
+// The page: log-in, its parts, and a look at the box every five seconds while
+// somebody is looking. It asks this box only; no other is woken by it.
+
+import { el, forgetToken, get, setToken, takeToken, token, when } from "./door.js";
+import { showStatus } from "./status.js";
+import { drawPhones } from "./phones.js";
+import { drawUsers } from "./users.js";
+import { drawCalls, drawMerges, drawVoicemail } from "./calls.js";
+
+const id = (name) => document.getElementById(name);
+const parts = { status: null, phones: drawPhones, users: drawUsers, calls: drawCalls, voicemail: drawVoicemail, merges: drawMerges };
+let timer = 0;
+let drawn = 0; // the latest drawing: an older one that comes late is dropped
+
+// page is what the parts may do with the rest.
+const page = {
+  // act does what a button is for: disabled meanwhile, errors said as they are.
+  async act(button, what, done) {
+    if (button) button.disabled = true;
+    say("error", "");
+    say("said", "");
+    try {
+      const answer = await what();
+      if (done) say("said", done);
+      return answer;
+    } catch (err) {
+      fail(err);
+    } finally {
+      if (button) button.disabled = false;
+    }
+  },
+  button(label, what, attrs) {
+    const b = el("button", { type: "button", click: () => page.act(b, what), ...attrs }, label);
+    return b;
+  },
+  said: (text) => say("said", text),
+  redraw: () => draw(),
+};
+
+function say(where, text) {
+  id(where).textContent = text;
+  id(where).hidden = !text;
+}
+
+function fail(err) {
+  say("error", err.message);
+  if (err.status === 401) logout();
+}
+
+function part() {
+  const name = location.hash.slice(1);
+  return name in parts ? name : "status";
+}
+
+// draw fills the part that is shown, from the box's answers of now.
+async function draw() {
+  const name = part(), mine = ++drawn;
+  for (const n of Object.keys(parts)) id("part-" + n).hidden = n !== name;
+  for (const a of document.querySelectorAll("nav a")) {
+    if (a.hash === "#" + name) a.setAttribute("aria-current", "page");
+    else a.removeAttribute("aria-current");
+  }
+  id("skip").setAttribute("href", "#" + name);
+  if (!parts[name]) return;
+  try {
+    const fresh = await parts[name](page);
+    if (mine === drawn) id("part-" + name).replaceChildren(...fresh);
+  } catch (err) {
+    fail(err);
+  }
+}
+
+async function look() {
+  clearTimeout(timer);
+  if (!token() || document.hidden) return;
+  try {
+    const s = await get("/status");
+    if (!token()) return;
+    open();
+    if (page.lost) say("error", "");
+    page.lost = false;
+    id("title").textContent = s.node.siteName || s.node.name;
+    document.title = (s.warnings && s.warnings.length ? "(" + s.warnings.length + ") " : "") + id("title").textContent;
+    id("asof").textContent = s.node.name + " · as of " + when(new Date().toISOString());
+    id("part-status").replaceChildren(...showStatus(s));
+    if (part() === "calls") draw();
+  } catch (err) {
+    fail(err);
+    page.lost = true;
+    if (err.status === 401) return;
+  }
+  clearTimeout(timer);
+  timer = setTimeout(look, 5000);
+}
+
+function open() {
+  if (!id("shop").hidden) return;
+  id("login").hidden = true;
+  id("shop").hidden = id("leave").hidden = false;
+  draw();
+}
+
+function logout() {
+  clearTimeout(timer);
+  forgetToken();
+  drawn++;
+  for (const n of Object.keys(parts)) id("part-" + n).replaceChildren();
+  id("title").textContent = document.title = "ccnode";
+  id("asof").textContent = id("said").textContent = "";
+  id("said").hidden = id("shop").hidden = id("leave").hidden = true;
+  id("login").hidden = false;
+  id("token").value = "";
+  id("token").focus();
+}
+
+id("login").addEventListener("submit", (e) => {
+  e.preventDefault();
+  say("error", "");
+  setToken(id("token").value);
+  id("token").value = "";
+  look();
+});
+id("leave").addEventListener("click", () => { say("error", ""); logout(); });
+window.addEventListener("hashchange", () => {
+  if (location.hash.startsWith("#token=")) {
+    takeToken();
+    look();
+    return;
+  }
+  say("error", "");
+  say("said", "");
+  draw();
+  document.querySelector("main").focus();
+});
+document.addEventListener("visibilitychange", look);
+
+takeToken();
+if (token()) look();
+else logout();
