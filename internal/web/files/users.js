@@ -21,7 +21,6 @@ export async function drawUsers(page) {
 function create(page) {
   const number = el("input", { required: true, maxlength: 24, inputmode: "numeric", autocomplete: "off" });
   const name = el("input", { maxlength: 120, autocomplete: "off" });
-  const made = el("div", { role: "status" });
   const send = el("button", { type: "submit" }, "Create");
   const form = el("form", {
     submit: (e) => {
@@ -34,7 +33,7 @@ function create(page) {
       });
     },
   }, el("label", null, "Extension", number), el("label", null, "Name", name), send);
-  return el("details", null, el("summary", null, "Create a user"), form, made);
+  return el("details", null, el("summary", null, "Create a user"), form);
 }
 
 function once(u) {
