@@ -20,6 +20,7 @@ need sipsak sipsak
 need kamailio kamailio
 need sox sox
 need tcpdump tcpdump
+need chromium chromium
 for m in g711 aubridge aufile sndfile ctrl_tcp menu mwi account uuid; do
 	[ -e "/usr/lib/baresip/modules/$m.so" ] || missing="$missing baresip-core"
 done
