@@ -294,6 +294,13 @@ func TestThePageInABrowser(t *testing.T) {
 		t.Errorf("the box has %+v, %v", u, err)
 	}
 
+	w.press("Change 203")
+	w.press("Disable")
+	w.shows("203 is disabled")
+	if u, err = ask[api.User](b, "GET", "/users/203", nil); err != nil || !u.Disabled {
+		t.Errorf("the box has %+v, %v", u, err)
+	}
+
 	w.press("Phones")
 	w.shows("00:15:65:aa:bb:cc")
 	w.press("Adopt this phone")
