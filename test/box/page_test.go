@@ -74,6 +74,9 @@ func startBrowser(t *testing.T) *browser {
 	t.Helper()
 	path, err := exec.LookPath("chromium")
 	if err != nil {
+		if os.Getenv("CI") != "" {
+			t.Fatal("chromium is not installed: test/deps.sh does that")
+		}
 		t.Skip("chromium is not installed: test/deps.sh does that")
 	}
 	theirs, to, err := os.Pipe()
