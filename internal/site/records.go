@@ -113,12 +113,10 @@ type Key struct {
 
 // A Shop is what holds for the whole site; there is one.
 type Shop struct {
-	Head              // Name is the site's
-	Zone     string   `json:"zone,omitempty" cell:"2" doc:"Time zone, such as Europe/Paris"`
-	Address  string   `json:"address,omitempty" cell:"3" doc:"For emergency calls"`
-	CallBack string   `json:"callBack,omitempty" cell:"4" doc:"Number shown in emergency calls of phones without one, E.164"`
-	Desk     string   `json:"desk,omitempty" cell:"5" doc:"Extension that is told of emergency calls"`
-	Orbits   []string `json:"orbits,omitempty" cell:"7" doc:"Extensions calls are parked at; default 3"`
-	Waived   string   `json:"waived,omitempty" cell:"8" doc:"Who accepted that no emergency call is possible when the Internet is cut"`
-	Recall   int      `json:"recall,omitempty" cell:"9" doc:"Seconds after which a parked call rings its parker; default 60"`
+	Head            // Name is the site's
+	Zone     string `json:"zone,omitempty" cell:"2" doc:"Time zone, such as Europe/Paris"`
+	Address  string `json:"address,omitempty" cell:"3" doc:"For emergency calls"`
+	CallBack string `json:"callBack,omitempty" cell:"4" doc:"Number shown in emergency calls of phones without one, E.164"`
+	Desk     string `json:"desk,omitempty" cell:"5" doc:"Extension that is told of emergency calls"`
+	Waived   string `json:"waived,omitempty" cell:"8" doc:"Who accepted that no emergency call is possible when the Internet is cut"`
 }

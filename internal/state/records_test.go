@@ -194,7 +194,7 @@ func TestRecordsReadBackAsWritten(t *testing.T) {
 	w.must(err)
 	p.ID, p.Admin = made.ID, ""
 	same(List[site.Phone](a.State)[0], p)
-	x := site.Shop{Head: site.Head{Name: "Lyon"}, Zone: "Europe/Paris", Address: "1 rue X", CallBack: "+33472001200", Orbits: []string{"701", "702"}, Recall: 45}
+	x := site.Shop{Head: site.Head{Name: "Lyon"}, Zone: "Europe/Paris", Address: "1 rue X", CallBack: "+33472001200"}
 	sh, err := Create(t.Context(), a.State, "Ann", x)
 	w.must(err)
 	x.ID = sh.ID

@@ -182,14 +182,6 @@ func checkShop(s *State, x site.Shop, id site.RecordID) error {
 			return fmt.Errorf("zone %q: %w: a name such as Europe/Paris", x.Zone, ErrInvalid)
 		}
 	}
-	for _, o := range x.Orbits {
-		if !digits(o) {
-			return fmt.Errorf("orbit %q: %w: digits", o, ErrInvalid)
-		}
-	}
-	if x.Recall != 0 && (x.Recall < 10 || x.Recall > 3600) {
-		return fmt.Errorf("recall %d: %w: 10 to 3600 seconds", x.Recall, ErrInvalid)
-	}
 	return checkE164(x.CallBack)
 }
 
