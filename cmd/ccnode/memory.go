@@ -20,6 +20,7 @@ const (
 	quiet     = 8 << 20          // allocated between two looks
 	firstTrim = 1                // quiet looks before memory is given back,
 	lastTrim  = 4                // and once more, for what the store lets go of later
+	mostIdle  = 16 << 20         // garbage and free room at a look, busy or not
 )
 
 // gogc is the percentage that leaves the headroom over that much live data.
@@ -36,7 +37,8 @@ func thrift(ctx context.Context) {
 	if os.Getenv("GOGC") != "" || os.Getenv("GOMEMLIMIT") != "" {
 		return
 	}
-	s := []metrics.Sample{{Name: "/gc/heap/live:bytes"}, {Name: "/gc/heap/allocs:bytes"}}
+	s := []metrics.Sample{{Name: "/gc/heap/live:bytes"}, {Name: "/gc/heap/allocs:bytes"}, 
+		{Name: "/memory/classes/heap/objects:bytes"}, {Name: "/memory/classes/heap/free:bytes"}}
 	percent, still, allocated := leastGOGC, 0, uint64(0) // reading the state makes much garbage
 	debug.SetGCPercent(percent)
 	pause := lookFirst
@@ -61,7 +63,7 @@ func thrift(ctx context.Context) {
 			still = 0
 		}
 		allocated = allocs
-		if still == firstTrim || still == lastTrim {
+		if still == firstTrim || still == lastTrim || s[2].Value.Uint64()+s[3].Value.Uint64() > live+mostIdle {
 			debug.FreeOSMemory()
 		}
 	}
