@@ -79,6 +79,17 @@ func BusyTone(d time.Duration) features.Source {
 	return Sequence(all...)
 }
 
+// Congestion is 425 Hz, a quarter of a second on and a quarter off (ITU-T
+// E.180: the call cannot be made as dialled), for d.
+func Congestion(d time.Duration) features.Source {
+	const half = time.Second / 4
+	var all []features.Source
+	for ; d > 0; d -= 2 * half {
+		all = append(all, Tone(425, 0.2, min(d, half)), Silence(max(0, min(d-half, half))))
+	}
+	return Sequence(all...)
+}
+
 type tone struct {
 	step, level float64
 	at          int64

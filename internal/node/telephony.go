@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"carrierclass.net/ccnode/features"
+	"carrierclass.net/ccnode/features/announce"
 	"carrierclass.net/ccnode/features/media"
 	"carrierclass.net/ccnode/features/voicemail"
 	"carrierclass.net/ccnode/internal/disk"
@@ -69,6 +70,10 @@ func (n *Node) openTelephony(ctx context.Context, cancel context.CancelCauseFunc
 	if err != nil {
 		return err
 	}
+	why, err := announce.NewReasons(n.log.With("room", "announce"))
+	if err != nil {
+		return err
+	}
 	registry := &features.Registry{Placement: n.state.Placement, Local: append(mail.Features(), answering...)}
 
 	var listen []netip.AddrPort
@@ -82,6 +87,7 @@ func (n *Node) openTelephony(ctx context.Context, cancel context.CancelCauseFunc
 		Feature: func(ctx context.Context, name site.FeatureName, c *b2bua.Call) error {
 			return registry.ServeCall(ctx, name, call{n, c})
 		},
+		Announce: func(ctx context.Context, cause site.Cause, c *b2bua.Call) { why.Say(ctx, cause, call{n, c}) },
 	})
 	if err != nil {
 		return inUse(err, "SIP", fmt.Sprintf("%v port %d", n.cfg.Listen, n.cfg.SIPPort), "--sip-port or --listen")

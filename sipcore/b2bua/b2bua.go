@@ -58,6 +58,11 @@ type Config struct {
 	// the site.Cause in it. It must return soon after c.Context() has ended.
 	Feature func(ctx context.Context, name site.FeatureName, c *Call) error
 
+	// Announce tells a caller of this site, as early media, why the call is
+	// about to be refused; nil: nobody is told. It must return soon after ctx
+	// has ended.
+	Announce func(ctx context.Context, cause site.Cause, c *Call)
+
 	Lines   Lines         // to the outside; nil: there are none
 	Reach   sipcore.Reach // told how attempts to reach other nodes ended; may be nil
 	Records Records       // may be nil

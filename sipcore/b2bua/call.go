@@ -179,6 +179,7 @@ func (c *Call) run(to route.URI) {
 		return
 	}
 	if c.ctx.Err() == nil {
+		c.announce(cause)
 		c.Reject(cause)
 	}
 }

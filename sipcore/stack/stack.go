@@ -54,6 +54,9 @@ type Config struct {
 	// Feature runs a feature for a call; see b2bua.Config.
 	Feature func(ctx context.Context, name site.FeatureName, c *b2bua.Call) error
 
+	// Announce says why a call is about to be refused; see b2bua.Config.
+	Announce func(ctx context.Context, cause site.Cause, c *b2bua.Call)
+
 	Expires  time.Duration // granted to phones on the LAN at most
 	MaxCalls int
 	Grace    time.Duration // for calls to end when draining
@@ -112,7 +115,7 @@ func New(cfg Config) (*Stack, error) {
 	c.calls, err = b2bua.New(b2bua.Config{
 		Lines: lines,
 		Edge:  c.edge, View: func() route.View { return cfg.View }, Location: cfg.Location, Digest: dg, Anchor: cfg.Anchor, Node: cfg.Node,
-		Feature: cfg.Feature, Reach: cfg.Reach, Records: cfg.Records, MediaAddr: cfg.MediaAddr, MaxCalls: cfg.MaxCalls, Grace: cfg.Grace,
+		Feature: cfg.Feature, Announce: cfg.Announce, Reach: cfg.Reach, Records: cfg.Records, MediaAddr: cfg.MediaAddr, MaxCalls: cfg.MaxCalls, Grace: cfg.Grace,
 		Logger: cfg.Log.With("room", "b2bua"), Now: cfg.Now, Rand: cfg.Rand,
 	})
 	if err != nil {
