@@ -90,6 +90,32 @@ func Congestion(d time.Duration) features.Source {
 	return Sequence(all...)
 }
 
+// RingBackTone is 425 Hz, one second on and four off (ITU-T E.180), for ever.
+func RingBackTone() features.Source { return &rings{} }
+
+type rings struct {
+	now features.Source
+	off bool
+}
+
+func (r *rings) ReadFrame(pcm []int16) (int, error) {
+	for {
+		if r.now == nil {
+			r.now = Tone(425, 0.2, time.Second)
+			if r.off {
+				r.now = Silence(4 * time.Second)
+			}
+			r.off = !r.off
+		}
+		n, err := r.now.ReadFrame(pcm)
+		if err == io.EOF { //nolint:errorlint // sources give it bare
+			r.now = nil
+			continue
+		}
+		return n, err
+	}
+}
+
 type tone struct {
 	step, level float64
 	at          int64

@@ -14,6 +14,7 @@ import (
 	"carrierclass.net/ccnode/features"
 	"carrierclass.net/ccnode/features/announce"
 	"carrierclass.net/ccnode/features/media"
+	"carrierclass.net/ccnode/features/prompts"
 	"carrierclass.net/ccnode/features/voicemail"
 	"carrierclass.net/ccnode/internal/disk"
 	"carrierclass.net/ccnode/internal/pair"
@@ -87,6 +88,7 @@ func (n *Node) openTelephony(ctx context.Context, cancel context.CancelCauseFunc
 		Feature: func(ctx context.Context, name site.FeatureName, c *b2bua.Call) error {
 			return registry.ServeCall(ctx, name, call{n, c})
 		},
+		Sound:    sound,
 		Announce: func(ctx context.Context, cause site.Cause, c *b2bua.Call) { why.Say(ctx, cause, call{n, c}) },
 	})
 	if err != nil {
@@ -192,6 +194,18 @@ func (p mediaPort) LastPacket() time.Time {
 		return time.Time{}
 	}
 	return p.Stats().Last
+}
+
+// Fits says whether speech can be passed between two ports as it is.
+func (p mediaPort) Fits(other sipcore.Port) bool { return p.Port.Fits(other.(mediaPort).Port) }
+
+// sound plays what a caller hears while nobody talks to him.
+func sound(ctx context.Context, p sipcore.Port, s b2bua.Sound) error {
+	src := prompts.Music()
+	if s == b2bua.RingBack {
+		src = media.RingBackTone()
+	}
+	return p.(mediaPort).Session().Play(ctx, src, false)
 }
 
 // call is a call as a feature sees it.

@@ -19,7 +19,7 @@ import (
 type view struct{ n *Node }
 
 // codes are the feature codes of every site.
-var codes = []route.Code{{Digits: "*97", Feature: voicemail.Listen}, {Digits: nightCode, Feature: nightswitch.Name}}
+var codes = append([]route.Code{{Digits: "*97", Feature: voicemail.Listen}, {Digits: nightCode, Feature: nightswitch.Name}}, route.MidCall...)
 
 func (v view) Domain() string {
 	_, d := v.n.state.Fleet()

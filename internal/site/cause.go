@@ -25,11 +25,12 @@ const (
 	BadRequest                 // 400
 	TooManyHops                // 483, or too many diversions
 	Failure                    // 500: our fault
+	Transferred                // the other ends talk on without this one
 )
 
 var causeNames = [...]string{"normal", "no such number", "incomplete", "busy", "refused", "no answer", "offline",
 	"store unreachable", "no free line", "forbidden", "node full", "answered elsewhere", "cancelled", "media lost",
-	"node lost", "draining", "not acceptable", "bad request", "too many hops", "failure"}
+	"node lost", "draining", "not acceptable", "bad request", "too many hops", "failure", "transferred"}
 
 func (c Cause) String() string {
 	if int(c) < len(causeNames) {

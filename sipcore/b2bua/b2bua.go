@@ -63,7 +63,13 @@ type Config struct {
 	// has ended.
 	Announce func(ctx context.Context, cause site.Cause, c *Call)
 
+	// Sound plays something to a port until ctx ends; nil: nobody hears music
+	// or ringing in a call that was answered.
+	Sound func(ctx context.Context, p sipcore.Port, s Sound) error
+
 	Lines   Lines         // to the outside; nil: there are none
+	Recall  time.Duration // how long a caller is parked before who parked him is rung; default 60 s
+	Lamps   sipcore.Lamps // what others see of our calls; nil: nothing
 	Reach   sipcore.Reach // told how attempts to reach other nodes ended; may be nil
 	Records Records       // may be nil
 
@@ -102,6 +108,7 @@ type Record struct {
 	Cause    site.Cause
 	Peer     bool // came from another node
 	Diverted string
+	By       []site.AOR // who transferred it, in order
 }
 
 // A Server owns the calls of one node.
@@ -116,10 +123,11 @@ type Server struct {
 	calls    map[*Call]struct{}
 	draining bool
 	closed   bool
-	empty    chan struct{} // closed when draining and no call is left
-	running  int           // goroutines
-	idle     *sync.Cond    // of mu: running is 0
-	strays   int           // answers that nobody wanted, being ended
+	empty    chan struct{}    // closed when draining and no call is left
+	running  int              // goroutines
+	idle     *sync.Cond       // of mu: running is 0
+	parked   map[string]*Call // by orbit
+	strays   int              // answers that nobody wanted, being ended
 }
 
 // maxStrays bounds the answers that are ended at once: each costs requests for
@@ -150,13 +158,16 @@ func New(cfg Config) (*Server, error) {
 	if cfg.Silence == 0 {
 		cfg.Silence = 20 * time.Second
 	}
+	if cfg.Recall == 0 {
+		cfg.Recall = time.Minute
+	}
 	if cfg.Grace == 0 {
 		cfg.Grace = 30 * time.Minute
 	}
 	if cfg.MediaAddr == nil {
 		cfg.MediaAddr = func() netip.Addr { return netip.Addr{} }
 	}
-	s := &Server{cfg: cfg, log: cfg.Logger, done: make(chan struct{}), legs: map[dialog]*Leg{}, calls: map[*Call]struct{}{}}
+	s := &Server{cfg: cfg, log: cfg.Logger, done: make(chan struct{}), legs: map[dialog]*Leg{}, calls: map[*Call]struct{}{}, parked: map[string]*Call{}}
 	s.idle = sync.NewCond(&s.mu)
 	return s, nil
 }
@@ -392,7 +403,7 @@ func (s *Server) dismiss(res *sip.Response, d edge.Dest) {
 	if full {
 		return
 	}
-	l := &Leg{srv: s, call: &Call{srv: s}, callID: res.CallID().Value(), state: confirmed, dest: d, nat: true}
+	l := (&Leg{srv: s, callID: res.CallID().Value(), state: confirmed, dest: d, nat: true}).own(&Call{srv: s})
 	l.localTag, _ = res.From().Params.Get("tag")
 	l.remoteTag, _ = res.To().Params.Get("tag")
 	l.local, l.remote = *res.From().Address.Clone(), *res.To().Address.Clone()

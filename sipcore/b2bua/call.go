@@ -9,6 +9,7 @@ import (
 
 	"carrierclass.net/ccnode/internal/site"
 	"carrierclass.net/ccnode/sipcore"
+	"carrierclass.net/ccnode/sipcore/message"
 	"carrierclass.net/ccnode/sipcore/route"
 	"carrierclass.net/ccnode/sipcore/transaction"
 )
@@ -22,17 +23,31 @@ type Call struct {
 	ctx      context.Context // ends with the call; its cause is a site.Cause
 	cancel   context.CancelCauseFunc
 	chain    string
-	from     site.Party
-	caller   *Leg
 	tx       *transaction.ServerTx // the first INVITE
+	origin   site.Party            // who sent it
 	began    time.Time
 	peer     bool
 	vector   vector
 	incoming bool // by a trunk
-	late     bool // the caller made no offer
+
+	moves chan func() // what is to be done with a call that talks, by who runs it
+	picks chan pick   // who takes the call instead of those it rings at
+
+	showing sync.Mutex // one is shown to lamps at a time; taken before mu
 
 	mu       sync.Mutex // guards what follows; taken before Leg.mu
+	from     site.Party
 	to       site.Party
+	rights   site.Party // whose rights count: who transferred the call; zero: from's
+	back     site.AOR   // who gets the call back if a transfer fails
+	referral *referral  // the transfer under way
+	rings    []site.AOR // whose phones ring
+	orbit    string     // where it is parked
+	gone     bool       // nothing of it is to be shown any more
+	by       []site.AOR // who transferred it, in order
+	moved    bool       // caller is not who called first
+	late     bool       // the caller made no offer
+	caller   *Leg       // the end that stays while others are tried
 	diverted string
 	arg      string
 	legs     []*Leg // all that have a port
@@ -46,7 +61,11 @@ type Call struct {
 }
 
 // From is who calls.
-func (c *Call) From() site.Party { return c.from }
+func (c *Call) From() site.Party {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.from
+}
 
 // To is whom the call is for now; for a feature code that is the caller.
 func (c *Call) To() site.Party {
@@ -82,18 +101,18 @@ func (c *Call) Answer(ctx context.Context) (sipcore.Port, error) {
 	if err := c.pickUp(ctx, nil, nil, "feature"); err != nil {
 		return nil, err
 	}
-	return c.caller.port, nil
+	return c.near().port, nil
 }
 
 // Early lets the caller hear something before the answer (183).
 func (c *Call) Early(context.Context) (sipcore.Port, error) {
-	if c.late {
+	if c.offerless() {
 		return nil, over("early media", site.NotAcceptable) // nothing to answer yet
 	}
 	if err := c.progress(183, nil, nil); err != nil {
 		return nil, err
 	}
-	return c.caller.port, nil
+	return c.near().port, nil
 }
 
 // Reject refuses the call, if it was not answered.
@@ -108,9 +127,10 @@ func (c *Call) Reject(cause site.Cause) error {
 		return over("reject", cause)
 	}
 	c.refused = true
+	l := c.caller
 	c.mu.Unlock()
 	err := c.tx.Respond(c.srv.refusal(c.tx, cause))
-	c.caller.gone()
+	l.gone()
 	c.cancel(cause)
 	return err
 }
@@ -124,8 +144,9 @@ func (c *Call) Hangup(_ context.Context, cause site.Cause) error {
 // Connect routes the call on to what to names, as if the caller had dialled
 // it now, within the same chain; a caller who was answered stays. It returns
 // nil when somebody took the call and the talk is over, else why nobody did.
-func (c *Call) Connect(_ context.Context, to route.URI) error {
-	return c.route(to)
+// If ctx ends before, the attempt is given up.
+func (c *Call) Connect(ctx context.Context, to route.URI) error {
+	return c.route(ctx, to)
 }
 
 // end ends the call on all legs, once.
@@ -139,15 +160,57 @@ func (c *Call) end(cause site.Cause) {
 	if !answered {
 		c.refused = true
 	}
-	legs := append([]*Leg(nil), c.legs...)
+	legs, l := append([]*Leg(nil), c.legs...), c.caller
 	c.mu.Unlock()
 	if !answered && !refused {
 		c.tx.Respond(c.srv.refusal(c.tx, cause))
-		c.caller.gone()
+		l.gone()
 	}
 	for _, l := range legs {
 		l.bye(cause)
 	}
+}
+
+// near is the end that stays while others are tried: the caller, or who was
+// left when the caller transferred the call.
+func (c *Call) near() *Leg {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.caller
+}
+
+// first is the INVITE that made the call, nil if it says nothing about who
+// calls now.
+func (c *Call) first() *sip.Request {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.moved {
+		return nil
+	}
+	return c.tx.Request()
+}
+
+func (c *Call) offerless() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.late
+}
+
+func (c *Call) isAnswered() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.answered
+}
+
+// payer is who answers for where the call goes: who transferred it last, else
+// who called.
+func (c *Call) payer() site.Party {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.rights.AOR.User != "" {
+		return c.rights
+	}
+	return c.from
 }
 
 // otherLeg is the end that talks with l, nil if that is a feature or nobody.
@@ -166,16 +229,18 @@ func (c *Call) otherLeg(l *Leg) *Leg {
 // run carries the call from its INVITE to its end.
 func (c *Call) run(to route.URI) {
 	defer c.cleanUp()
-	err := c.route(to)
+	var err error
+	if v := message.Get(c.tx.Request(), "Replaces"); v != "" && !c.incoming {
+		err = c.replacing(v)
+	} else {
+		err = c.route(c.ctx, to)
+	}
 	if err == nil {
 		return
 	}
 	cause := failure(err)
-	c.mu.Lock()
-	answered := c.answered
-	c.mu.Unlock()
-	if answered {
-		c.end(cause)
+	if c.isAnswered() {
+		c.giveBack(cause) // somebody transferred a caller to who did not answer yet
 		return
 	}
 	if c.ctx.Err() == nil {
@@ -189,29 +254,41 @@ func (c *Call) run(to route.URI) {
 func (c *Call) cleanUp() {
 	c.end(site.Normal)
 	c.mu.Lock()
+	c.gone = true
 	legs := c.legs
-	r := Record{Chain: c.chain, From: c.from, To: c.to, Device: c.from.Device, Answered: c.answer, Began: c.began,
+	r := Record{Chain: c.chain, From: c.origin, To: c.to, Device: c.origin.Device, Answered: c.answer, Began: c.began, By: c.by,
 		Start: c.start, End: c.srv.cfg.Now(), Cause: failure(context.Cause(c.ctx)), Peer: c.peer, Diverted: c.diverted}
 	c.mu.Unlock()
 	for _, l := range legs {
 		l.close()
 	}
+	c.lamps()
 	if c.srv.cfg.Records != nil {
 		c.srv.cfg.Records.End(r)
 	}
-	c.srv.log.Info("Call over", "call", c.chain, "from", c.from.AOR.User, "to", r.To.AOR.User, "answered", r.Answered, "cause", r.Cause.String())
+	c.srv.log.Info("Call over", "call", c.chain, "from", c.origin.AOR.User, "to", r.To.AOR.User, "answered", r.Answered, "cause", r.Cause.String())
 	c.srv.finish(c)
 }
 
 // route carries out one decision after another until the call has ended, which
-// is nil, or nobody took it, which is the cause.
-func (c *Call) route(to route.URI) error {
-	rc := route.Call{From: c.from, To: to, Peer: c.peer, Trunk: c.incoming, Applied: c.vector.applied, Diversions: c.vector.diversions}
+// is nil, or nobody took it, which is the cause. It gives up when ctx ends.
+func (c *Call) route(ctx context.Context, to route.URI) error {
+	rc := route.Call{From: c.payer(), To: to}
+	if c.first() != nil {
+		rc.Peer, rc.Trunk, rc.Applied, rc.Diversions = c.peer, c.incoming, c.vector.applied, c.vector.diversions
+	}
+	return c.routeAs(ctx, rc)
+}
+
+func (c *Call) routeAs(ctx context.Context, rc route.Call) error {
 	var past []route.Outcome
-	diversions := c.vector.diversions
+	diversions := rc.Diversions
 	for {
 		if c.ctx.Err() != nil {
 			return context.Cause(c.ctx)
+		}
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
 		}
 		st := route.Next(c.srv.cfg.View(), rc, past)
 		c.srv.log.Debug("Next step", "call", c.chain, "step", st.Kind.String(), "why", st.Why)
@@ -229,14 +306,14 @@ func (c *Call) route(to route.URI) error {
 			c.progress(181, nil, nil)
 		case route.Ring, route.Away:
 			var done bool
-			if cause, done = c.ring(st, diversions, len(past) == 0); done {
+			if cause, done = c.ring(ctx, st, diversions, len(past) == 0); done {
 				return nil
 			}
 		case route.Feature:
-			return c.feature(st)
+			return c.feature(ctx, st)
 		case route.External, route.Emergency:
 			var done bool
-			if cause, done = c.external(st); done {
+			if cause, done = c.external(ctx, st); done {
 				return nil
 			}
 		}
@@ -245,16 +322,26 @@ func (c *Call) route(to route.URI) error {
 }
 
 // feature gives the call away until the feature has done with it.
-func (c *Call) feature(st route.Step) error {
+func (c *Call) feature(ctx context.Context, st route.Step) error {
+	switch st.Feature {
+	case route.Park:
+		return c.park(ctx, st.Arg)
+	case route.PickUp:
+		return c.pickUpAt(ctx, st.Arg)
+	}
 	c.mu.Lock()
 	c.diverted, c.arg = st.Diverted, st.Arg
 	c.answer = "feature " + string(st.Feature)
 	answered := c.answered
 	c.mu.Unlock()
-	if !answered && !c.late && st.Diverted == "unreachable" {
+	if !answered && !c.offerless() && st.Diverted == "unreachable" {
 		c.progress(181, nil, nil)
 	}
-	err := c.srv.cfg.Feature(c.ctx, st.Feature, c)
+	if answered {
+		c.near().hush()
+		c.settled()
+	}
+	err := c.srv.cfg.Feature(ctx, st.Feature, c)
 	c.mu.Lock()
 	answered = c.answered
 	if !answered {
@@ -370,13 +457,15 @@ func (c *Call) pickUp(ctx context.Context, from *sip.Response, sdp []byte, by st
 	if by != "feature" {
 		c.answer = by
 	}
-	r := Record{Chain: c.chain, From: c.from, To: c.to, Device: c.from.Device, Answered: c.answer, Began: c.began, Start: c.start,
+	r := Record{Chain: c.chain, From: c.origin, To: c.to, Device: c.origin.Device, Answered: c.answer, Began: c.began, Start: c.start,
 		Peer: c.peer, Diverted: c.diverted}
+	late := c.late
 	c.mu.Unlock()
 	if c.srv.cfg.Records != nil {
 		c.srv.cfg.Records.Start(r)
 	}
-	if !c.late {
+	c.lamps()
+	if !late {
 		c.watchSilence(l)
 		return nil
 	}

@@ -43,6 +43,7 @@ var codes = map[site.Cause]code{
 	site.NotAcceptable: {488, "", 88, "Incompatible destination"},
 	site.BadRequest:    {400, "", 95, "Invalid message"},
 	site.TooManyHops:   {483, "", 25, "Exchange routing error"},
+	site.Transferred:   {487, "", 16, "Call transferred"},
 	site.Failure:       {500, "", 41, "Temporary failure"},
 }
 

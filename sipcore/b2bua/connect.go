@@ -8,5 +8,5 @@ func (c *Call) Leave(to route.Entry) error {
 	c.mu.Lock()
 	c.to = to.Party()
 	c.mu.Unlock()
-	return c.feature(route.Step{Kind: route.Feature, Feature: route.Voicemail, Target: to, Diverted: "no answer", Why: "a feature sent the caller there"})
+	return c.feature(c.ctx, route.Step{Kind: route.Feature, Feature: route.Voicemail, Target: to, Diverted: "no answer", Why: "a feature sent the caller there"})
 }

@@ -47,24 +47,25 @@ type Emergency struct {
 
 // external carries out an External or Emergency step: one line after the other,
 // until one of them takes the call (calls.md §3 steps 0 and 8).
-func (c *Call) external(st route.Step) (cause site.Cause, done bool) {
+func (c *Call) external(ctx context.Context, st route.Step) (cause site.Cause, done bool) {
 	lines := c.srv.cfg.Lines
 	if lines == nil {
 		return site.NoLine, false
 	}
 	urgent := st.Kind == route.Emergency
-	call := trunk.Call{From: c.from, Dialled: st.Number, Emergency: urgent}
-	for _, e := range c.srv.cfg.View().Lookup(c.from.AOR.User) {
-		if e.User == c.from.User {
+	from := c.payer()
+	call := trunk.Call{From: from, Dialled: st.Number, Emergency: urgent}
+	for _, e := range c.srv.cfg.View().Lookup(from.AOR.User) {
+		if e.User == from.User {
 			call.Number = e.E164
 		}
 	}
 	if urgent {
-		call.CallBack = lines.CallBack(c.from)
-		e := Emergency{Chain: c.chain, From: c.from, Number: st.Number}
+		call.CallBack = lines.CallBack(from)
+		e := Emergency{Chain: c.chain, From: from, Number: st.Number}
 		lines.Urgent(e)
 		defer func() {
-			if !done && c.ctx.Err() == nil && !c.late {
+			if !done && c.ctx.Err() == nil && !c.offerless() {
 				// Said before the caller is refused; phones do not say what 480 means.
 				if err := c.srv.cfg.Feature(c.ctx, noEmergency, c); failure(err) != site.Failure {
 					cause = failure(err)
@@ -96,7 +97,7 @@ func (c *Call) external(st route.Step) (cause site.Cause, done bool) {
 		}
 		for _, d := range out.Dests {
 			var again bool
-			cause, again, done = c.over(out, d, st, lease)
+			cause, again, done = c.over(ctx, out, d, st, lease)
 			if done || !again {
 				lease.Release()
 				return cause, done
@@ -109,16 +110,13 @@ func (c *Call) external(st route.Step) (cause site.Cause, done bool) {
 }
 
 // over tries one address of one trunk. again means that the next one is to be tried.
-func (c *Call) over(out trunk.Outgoing, d edge.Dest, st route.Step, lease *trunk.Lease) (cause site.Cause, again, done bool) {
+func (c *Call) over(ctx context.Context, out trunk.Outgoing, d edge.Dest, st route.Step, lease *trunk.Lease) (cause site.Cause, again, done bool) {
 	f := &fork{call: c, halt: newHalt(), events: make(chan event)}
 	defer f.halt.stop("")
 	o := outgoing{uri: out.URI, dest: d, line: &out, to: route.Entry{AOR: site.AOR{User: st.Number, Domain: d.Addr.Addr().String()}}}
 	c.srv.spawn(func() { c.try(0, o, f.halt, f.tell) })
 	silent := time.NewTimer(trunk.ReplyWithin)
 	defer silent.Stop()
-	c.mu.Lock()
-	answered := c.answered
-	c.mu.Unlock()
 	for {
 		select {
 		case e := <-f.events:
@@ -141,14 +139,16 @@ func (c *Call) over(out trunk.Outgoing, d edge.Dest, st route.Step, lease *trunk
 				return cmp.Or(e.cause, site.NoLine), next == trunk.Next || next == trunk.Challenge, false
 			default:
 				silent.Stop()
-				if !answered {
-					c.ringing(e, true)
-				}
+				c.ringing(e, true)
 			}
+		case p := <-c.picks:
+			p.answer(errNotRinging)
 		case <-silent.C:
 			return site.NoLine, true, false
 		case <-c.ctx.Done():
 			return failure(c.cause()), false, false
+		case <-ctx.Done():
+			return failure(context.Cause(ctx)), false, false
 		}
 	}
 }

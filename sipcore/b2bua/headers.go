@@ -112,12 +112,12 @@ func sdpAmong(b []byte, contentType string) (sdp []byte, ok bool) {
 const maxParts = 16
 
 const (
-	allow     = "INVITE, ACK, BYE, CANCEL, OPTIONS, UPDATE, INFO, MESSAGE"
+	allow     = "INVITE, ACK, BYE, CANCEL, OPTIONS, UPDATE, INFO, MESSAGE, REFER, NOTIFY"
 	userAgent = "ccnode"
 )
 
 // Supported are the option-tags that requests of a call may require.
-var Supported = []string{"timer"}
+var Supported = []string{"timer", "replaces", "norefersub"}
 
 // about adds what every INVITE, re-INVITE and 2xx says of us.
 func about(msg sip.Message) {

@@ -36,10 +36,15 @@ func (l *Leg) serve(tx *transaction.ServerTx) {
 		tx.Respond(tx.Response(200, ""))
 		l.gone()
 		if state == early { // RFC 3261 §15.1.2: the INVITE gets 487
-			l.call.end(site.Cancelled)
+			l.call().end(site.Cancelled)
 			return
 		}
-		l.call.end(endedBy(req))
+		if c := l.call(); !c.talks(l) { // it has transferred the call
+			c.without(l)
+			l.close()
+			return
+		}
+		l.call().end(endedBy(req))
 	case sip.INVITE, sip.UPDATE:
 		if state != confirmed {
 			tx.Respond(tx.Response(491, ""))
@@ -53,7 +58,13 @@ func (l *Leg) serve(tx *transaction.ServerTx) {
 		tx.Respond(res)
 	case sip.PRACK:
 		tx.Respond(tx.Response(481, "")) // none was asked for
-	case sip.REFER, sip.SUBSCRIBE, sip.NOTIFY, sip.PUBLISH, sip.REGISTER:
+	case sip.REFER:
+		if state != confirmed {
+			tx.Respond(tx.Response(491, ""))
+			return
+		}
+		l.serveRefer(tx)
+	case sip.SUBSCRIBE, sip.NOTIFY, sip.PUBLISH, sip.REGISTER:
 		res := tx.Response(405, "")
 		res.AppendHeader(sip.NewHeader("Allow", allow))
 		tx.Respond(res)
@@ -66,7 +77,7 @@ func (l *Leg) serve(tx *transaction.ServerTx) {
 // and methods nobody here knows.
 func (l *Leg) relay(tx *transaction.ServerTx) {
 	req := tx.Request()
-	other := l.call.otherLeg(l)
+	other := l.call().otherLeg(l)
 	if other == nil {
 		switch req.Method {
 		case sip.INFO, sip.MESSAGE: // a feature hears keys as RFC 4733
@@ -85,7 +96,7 @@ func (l *Leg) relay(tx *transaction.ServerTx) {
 	}
 	copyHeaders(out, req)
 	copyBody(out, req)
-	ctx, cancel := context.WithCancel(l.call.ctx)
+	ctx, cancel := context.WithCancel(l.call().ctx)
 	defer cancel()
 	out2 := l.srv.layer.Request(ctx, out, d)
 	for res := range out2.Responses() {
@@ -94,7 +105,7 @@ func (l *Leg) relay(tx *transaction.ServerTx) {
 		}
 		if res.StatusCode == 408 || res.StatusCode == 481 {
 			tx.Respond(tx.Response(res.StatusCode, ""))
-			l.call.end(site.MediaLost)
+			l.call().end(site.MediaLost)
 			return
 		}
 		back := tx.Response(res.StatusCode, res.Reason)

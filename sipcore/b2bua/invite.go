@@ -62,7 +62,7 @@ func (s *Server) invite(tx *transaction.ServerTx) {
 	}
 	tx.Respond(tx.Response(100, ""))
 
-	c := &Call{srv: s, tx: tx, from: from, peer: peer, incoming: line, began: s.cfg.Now(), to: site.Party{AOR: route.AOR(view, to)}}
+	c := &Call{srv: s, tx: tx, moves: make(chan func()), picks: make(chan pick), origin: from, from: from, peer: peer, incoming: line, began: s.cfg.Now(), to: site.Party{AOR: route.AOR(view, to)}}
 	if peer {
 		c.vector = parseVector(message.Get(req, "P-Charging-Vector"))
 		c.chain = c.vector.chain
@@ -99,7 +99,9 @@ func (s *Server) invite(tx *transaction.ServerTx) {
 		}
 		select {
 		case <-tx.Cancelled():
-			c.end(site.Cancelled)
+			if c.near() == l { // not when somebody else took the caller's place
+				c.end(site.Cancelled)
+			}
 		case <-gone:
 			c.mu.Lock()
 			answered := c.answered
@@ -131,8 +133,9 @@ func (s *Server) callerLeg(c *Call, tx *transaction.ServerTx) (*Leg, site.Cause)
 	if !ok {
 		return nil, site.NotAcceptable
 	}
-	l := &Leg{srv: s, call: c, caller: true, line: c.from.AOR, device: c.from.Device, flow: f, tx: tx, callID: strings.Clone(req.CallID().Value()), localTag: tx.Tag(),
+	l := &Leg{srv: s, caller: true, line: c.origin.AOR, device: c.origin.Device, flow: f, tx: tx, callID: strings.Clone(req.CallID().Value()), localTag: tx.Tag(),
 		local: *req.To().Address.Clone(), remote: *req.From().Address.Clone(), remoteSeq: req.CSeq().SeqNo}
+	l.own(c)
 	l.remoteTag, _ = req.From().Params.Get("tag")
 	if c.peer {
 		l.peer = f.Peer

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/emiago/sipgo/sip"
@@ -35,8 +36,8 @@ func (s legState) String() string { return [...]string{"early", "confirmed", "en
 type Leg struct {
 	// set when made, then constant
 	srv         *Server
-	call        *Call
-	caller      bool // the first INVITE came from there
+	of          atomic.Pointer[Call] // whose it is; a transfer moves it
+	caller      bool                 // the first INVITE came from there
 	peer        site.NodeID
 	line        site.AOR      // whose phone it is, to find it again
 	device      site.RecordID // which phone of theirs, zero if unknown
@@ -51,6 +52,10 @@ type Leg struct {
 	tx          *transaction.ServerTx // caller: the first INVITE
 
 	port sipcore.Port // media; set before the leg is used, closed by the call
+
+	sound     sync.Mutex // guards the next two; nothing else is taken under it
+	hears     Sound
+	stopSound func() // ends what the other end hears, nil if nothing of ours
 
 	mu        sync.Mutex // guards what follows; only Server.mu is taken under it
 	state     legState
@@ -70,6 +75,17 @@ type Leg struct {
 	unacked   map[uint32]*unacked // 2xx of ours waiting for ACK
 	acks      map[uint32]*sip.Request
 	closing   bool // a BYE waits for an ACK
+	refers    int  // how many REFER came
+	holding   bool // the other end does not want to hear, nor to be heard
+}
+
+// call is the call that the leg belongs to now.
+func (l *Leg) call() *Call { return l.of.Load() }
+
+// own makes l a leg of c.
+func (l *Leg) own(c *Call) *Leg {
+	l.of.Store(c)
+	return l
 }
 
 // unacked is a 2xx to an INVITE that is repeated until it is acknowledged
@@ -263,7 +279,7 @@ func (l *Leg) ack(tx *transaction.ClientTx, res *sip.Response, sdp []byte) {
 	}
 	l.mu.Unlock()
 	if err := tx.Ack(context.Background(), ack, d); err != nil {
-		l.srv.log.Warn("ACK not sent", "call", l.call.Chain(), "to", d.String(), "err", err)
+		l.srv.log.Warn("ACK not sent", "call", l.call().Chain(), "to", d.String(), "err", err)
 	}
 }
 
@@ -365,12 +381,12 @@ func (l *Leg) again(seq uint32, u *unacked) {
 	}
 	l.mu.Unlock()
 	if late {
-		l.srv.log.Info("Call ended: the answer was never acknowledged", "call", l.call.Chain(), "leg", l.remote.User)
-		l.call.end(site.Failure)
+		l.srv.log.Info("Call ended: the answer was never acknowledged", "call", l.call().Chain(), "leg", l.remote.User)
+		l.call().end(site.Failure)
 		return
 	}
 	if err := u.tx.Respond(u.res); err != nil {
-		l.srv.log.Debug("Answer not repeated", "call", l.call.Chain(), "err", err)
+		l.srv.log.Debug("Answer not repeated", "call", l.call().Chain(), "err", err)
 	}
 }
 

@@ -118,7 +118,7 @@ func (l *Leg) serveReinvite(tx *transaction.ServerTx) {
 		refuse(422, sip.NewHeader("Min-SE", seconds(minSE)))
 		return
 	}
-	other := l.call.otherLeg(l)
+	other := l.call().otherLeg(l)
 	var answer []byte
 	var from *sip.Response
 	var err error
@@ -133,11 +133,14 @@ func (l *Leg) serveReinvite(tx *transaction.ServerTx) {
 			answer, err = l.port.Local(nil)
 		}
 	default:
-		answer, from, err = l.pass(tx, other, sdp, req)
+		var local bool
+		if answer, local, err = l.hold(other, sdp); !local {
+			answer, from, err = l.pass(tx, other, sdp, req)
+		}
 	}
 	if err != nil {
 		release()
-		l.srv.log.Debug("Change of a session refused", "call", l.call.Chain(), "err", err)
+		l.srv.log.Debug("Change of a session refused", "call", l.call().Chain(), "err", err)
 		if from != nil && from.StatusCode >= 400 {
 			refuse(from.StatusCode)
 			return
@@ -187,7 +190,7 @@ func (l *Leg) accept(tx *transaction.ServerTx, sdp, answer []byte, from *sip.Res
 	}
 	l.mu.Unlock()
 	if err != nil {
-		l.srv.log.Debug("Answer not sent", "call", l.call.Chain(), "err", err)
+		l.srv.log.Debug("Answer not sent", "call", l.call().Chain(), "err", err)
 		return
 	}
 	if sdp == nil && u != nil {
@@ -212,16 +215,16 @@ func (l *Leg) takeAnswer(u *unacked, other *Leg) {
 	var sdp []byte
 	select {
 	case sdp = <-u.ack:
-	case <-l.call.ctx.Done():
+	case <-l.call().ctx.Done():
 		return
 	}
 	if len(sdp) == 0 {
-		l.call.end(site.NotAcceptable) // RFC 3261 §13.2.1: the ACK must answer
+		l.call().end(site.NotAcceptable) // RFC 3261 §13.2.1: the ACK must answer
 		return
 	}
 	if err := l.port.SetRemote(sdp); err != nil {
-		l.srv.log.Info("Call ended: the answer in the ACK cannot be used", "call", l.call.Chain(), "err", err)
-		l.call.end(failure(err))
+		l.srv.log.Info("Call ended: the answer in the ACK cannot be used", "call", l.call().Chain(), "err", err)
+		l.call().end(failure(err))
 		return
 	}
 	l.mu.Lock()
@@ -234,7 +237,7 @@ func (l *Leg) takeAnswer(u *unacked, other *Leg) {
 	if err != nil {
 		return // the other leg stays as it is
 	}
-	res, err := other.reinvite(l.call.ctx, sip.INVITE, offer, nil)
+	res, err := other.reinvite(l.call().ctx, sip.INVITE, offer, nil)
 	if err != nil || !res.IsSuccess() {
 		l.restore(other)
 		return
@@ -261,7 +264,7 @@ func (l *Leg) restore(other *Leg) {
 		err = other.port.SetRemote(heard)
 	}
 	if err != nil {
-		l.srv.log.Debug("Session of a leg not restored", "call", l.call.Chain(), "err", err)
+		l.srv.log.Debug("Session of a leg not restored", "call", l.call().Chain(), "err", err)
 	}
 }
 
@@ -278,7 +281,7 @@ func (l *Leg) pass(tx *transaction.ServerTx, other *Leg, sdp []byte, req *sip.Re
 	if err != nil {
 		return nil, nil, err
 	}
-	ctx, cancel := context.WithCancelCause(l.call.ctx)
+	ctx, cancel := context.WithCancelCause(l.call().ctx)
 	defer cancel(nil)
 	if req.Method == sip.INVITE {
 		stop := make(chan struct{})

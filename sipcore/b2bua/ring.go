@@ -2,6 +2,7 @@ package b2bua
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"net/netip"
 	"slices"
@@ -37,12 +38,9 @@ func (f *fork) tell(e event) bool {
 // ring carries out a Ring or Away step: all branches together, the first 2xx
 // wins. done means that somebody took the call and it is over; otherwise cause
 // says why nobody did.
-func (c *Call) ring(st route.Step, diversions int, first bool) (cause site.Cause, done bool) {
+func (c *Call) ring(ctx context.Context, st route.Step, diversions int, first bool) (cause site.Cause, done bool) {
 	f := &fork{call: c, halt: newHalt(), events: make(chan event)}
 	defer f.halt.stop("")
-	c.mu.Lock()
-	answered := c.answered
-	c.mu.Unlock()
 	pending := 0
 	if st.Here {
 		whose := st.Members
@@ -58,6 +56,8 @@ func (c *Call) ring(st route.Step, diversions int, first bool) (cause site.Cause
 		}
 	}
 	phones := pending
+	c.ringsAt(st)
+	defer c.ringsAt(route.Step{})
 	from := c.srv.cfg.Now()
 	if first {
 		from = c.began
@@ -93,7 +93,7 @@ func (c *Call) ring(st route.Step, diversions int, first bool) (cause site.Cause
 				if e.all && phones > 0 && st.Members == nil { // in a group it is one member's word
 					return strongest(causes), false
 				}
-			case !answered:
+			default:
 				c.ringing(e, single)
 			}
 		case <-over:
@@ -101,6 +101,14 @@ func (c *Call) ring(st route.Step, diversions int, first bool) (cause site.Cause
 			return site.NoAnswer, false
 		case <-c.ctx.Done():
 			return failure(c.cause()), false
+		case <-ctx.Done():
+			f.halt.stop(reason(site.Cancelled))
+			return failure(context.Cause(ctx)), false
+		case p := <-c.picks:
+			if e, ok := c.taken(p); ok {
+				f.halt.stop(elsewhere)
+				return c.join(e)
+			}
 		}
 	}
 	return strongest(causes), false
@@ -112,15 +120,21 @@ func (c *Call) ringing(e event, single bool) {
 	if status == 100 {
 		return
 	}
-	if e.sdp != nil && single && !c.late {
+	answered := c.isAnswered()
+	if e.sdp != nil && single && !c.offerless() {
 		if err := e.leg.port.SetRemote(e.sdp); err == nil {
 			e.leg.mu.Lock()
 			e.leg.heard = e.sdp
 			e.leg.mu.Unlock()
-			if err := c.srv.cfg.Anchor.Bridge(c.caller.port, e.leg.port); err == nil && c.progress(183, e.res, e.sdp) == nil {
+			if err := c.bridge(c.near(), e.leg); err == nil && (answered || c.progress(183, e.res, e.sdp) == nil) {
 				return
 			}
 		}
+	}
+	if answered {
+		c.near().hear(RingBack)
+		c.stillRings()
+		return
 	}
 	if status == 183 {
 		status = 180 // somebody is there, though nothing can be heard
@@ -150,6 +164,7 @@ func strongest(causes []site.Cause) site.Cause {
 // call is over.
 func (c *Call) join(e event) (site.Cause, bool) {
 	c.mu.Lock()
+	near, before := c.caller, c.answered
 	c.partner = e.leg
 	c.legs = append(c.legs, e.leg)
 	if e.leg.trunk != "" {
@@ -163,8 +178,10 @@ func (c *Call) join(e event) (site.Cause, bool) {
 	case !e.leg.peer.IsZero():
 		by = "site"
 	}
-	err := c.srv.cfg.Anchor.Bridge(c.caller.port, e.leg.port)
-	if err == nil {
+	err := c.bridge(near, e.leg)
+	if err == nil && before {
+		err = c.fit(near, e.leg)
+	} else if err == nil {
 		err = c.pickUp(c.ctx, e.res, e.sdp, by)
 	}
 	if err != nil {
@@ -177,9 +194,24 @@ func (c *Call) join(e event) (site.Cause, bool) {
 		e.leg.bye(failure(err))
 		return failure(err), c.ctx.Err() != nil
 	}
+	if now := c.near(); now != near { // somebody took the caller's place meanwhile
+		near, before = now, true
+		if err = c.bridge(near, e.leg); err == nil {
+			err = c.fit(near, e.leg)
+		}
+		if err != nil {
+			c.end(failure(err))
+			return failure(err), true
+		}
+	}
+	if before {
+		c.mu.Lock()
+		c.answer = by
+		c.mu.Unlock()
+	}
 	c.watchSilence(e.leg)
-	<-c.ctx.Done()
-	return failure(c.cause()), true
+	c.settled()
+	return c.talk(), true
 }
 
 // phones groups the bindings of the line into phones: two flows of one phone

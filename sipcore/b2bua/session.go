@@ -128,8 +128,8 @@ func (l *Leg) due() {
 		return
 	case theirs:
 		l.mu.Unlock()
-		l.srv.log.Info("Call ended: its session was not refreshed", "call", l.call.Chain(), "leg", l.remote.User)
-		l.call.end(site.MediaLost)
+		l.srv.log.Info("Call ended: its session was not refreshed", "call", l.call().Chain(), "leg", l.remote.User)
+		l.call().end(site.MediaLost)
 		return
 	case l.inviting || l.invited:
 		l.later(5 * time.Second)
@@ -150,8 +150,8 @@ func (l *Leg) due() {
 	case errors.Is(err, errGlare):
 		l.later(5 * time.Second)
 	case err != nil || res.StatusCode == 408 || res.StatusCode == 481:
-		l.srv.log.Info("Call ended: the other end is gone", "call", l.call.Chain(), "leg", l.remote.User, "err", err)
-		l.srv.spawn(func() { l.call.end(site.MediaLost) }) // takes l.mu
+		l.srv.log.Info("Call ended: the other end is gone", "call", l.call().Chain(), "leg", l.remote.User, "err", err)
+		l.srv.spawn(func() { l.call().end(site.MediaLost) }) // takes l.mu
 	case res.IsSuccess(): // settled by reinvite
 	case res.StatusCode == 491:
 		l.later(2100*time.Millisecond + time.Duration(l.srv.random(1)[0])*7*time.Millisecond)
@@ -181,10 +181,10 @@ func (l *Leg) refreshed(res *sip.Response) {
 	}
 	err := l.port.SetRemote(sdp)
 	if err == nil {
-		_, err = l.offer(l.call.otherLeg(l)) // the port takes it for an offer; what it would say is what was said
+		_, err = l.offer(l.call().otherLeg(l)) // the port takes it for an offer; what it would say is what was said
 	}
 	if err != nil {
-		l.srv.log.Info("The answer to a refresh cannot be used", "call", l.call.Chain(), "leg", l.remote.User, "err", err)
+		l.srv.log.Info("The answer to a refresh cannot be used", "call", l.call().Chain(), "leg", l.remote.User, "err", err)
 		return
 	}
 	l.mu.Lock()

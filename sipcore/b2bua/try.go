@@ -67,15 +67,17 @@ type outgoing struct {
 // dial makes a leg and its INVITE (RFC 3261 §8.1.1, §13.2.1).
 func (c *Call) dial(o outgoing) (*Leg, *sip.Request, error) {
 	s := c.srv
-	l := &Leg{srv: s, call: c, peer: o.peer, line: o.to.AOR, device: o.device, flow: o.flow, nat: o.nat, callID: s.token(), localTag: s.token(),
+	l := &Leg{srv: s, peer: o.peer, line: o.to.AOR, device: o.device, flow: o.flow, nat: o.nat, callID: s.token(), localTag: s.token(),
 		dest: o.dest, target: o.uri, localSeq: 1}
+	l.own(c)
+	from := c.From()
 	l.remote = aorURI(o.to.AOR)
-	l.name = display(c.from.Display)
+	l.name = display(from.Display)
 	if o.peer.IsZero() {
 		view := s.cfg.View()
-		l.local = sip.Uri{Scheme: "sip", User: escapeUser(route.Shown(view, c.from)), Host: view.Domain()}
+		l.local = sip.Uri{Scheme: "sip", User: escapeUser(route.Shown(view, from)), Host: view.Domain()}
 	} else {
-		l.local = aorURI(c.from.AOR)
+		l.local = aorURI(from.AOR)
 	}
 	if o.line != nil {
 		l.dialLine(o)
@@ -92,15 +94,20 @@ func (c *Call) dial(o outgoing) (*Leg, *sip.Request, error) {
 	l.said = offer
 	req := l.request(sip.INVITE, 1)
 	hops := sip.MaxForwardsHeader(69)
-	if mf := c.tx.Request().MaxForwards(); mf != nil {
-		hops = *mf - 1
+	first := c.first()
+	if first != nil {
+		if mf := first.MaxForwards(); mf != nil {
+			hops = *mf - 1
+		}
 	}
 	message.Remove(req, "Max-Forwards")
 	req.AppendHeader(&hops)
 	req.AppendHeader(l.contact(o.dest))
 	about(req)
 	propose(req, sessionExpires)
-	copyHeaders(req, c.tx.Request())
+	if first != nil {
+		copyHeaders(req, first)
+	}
 	if !o.peer.IsZero() {
 		o.vector.chain = c.chain
 		req.AppendHeader(sip.NewHeader("P-Charging-Vector", o.vector.String()))
@@ -119,14 +126,14 @@ func (c *Call) dial(o outgoing) (*Leg, *sip.Request, error) {
 // template is the description whose codecs the next leg is offered.
 func (c *Call) template() []byte {
 	c.mu.Lock()
-	answered := c.answered
+	answered, l := c.answered, c.caller
 	c.mu.Unlock()
-	c.caller.mu.Lock()
-	defer c.caller.mu.Unlock()
-	if answered && c.caller.said != nil {
-		return c.caller.said
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if answered && l.said != nil {
+		return l.said
 	}
-	return c.caller.heard
+	return l.heard
 }
 
 // close gives back the leg's port.
@@ -136,9 +143,10 @@ func (l *Leg) close() {
 		l.over()
 	}
 	l.mu.Unlock()
+	l.hush()
 	if l.port != nil {
 		if err := l.port.Close(); err != nil {
-			l.srv.log.Debug("Media port not closed", "call", l.call.Chain(), "err", err)
+			l.srv.log.Debug("Media port not closed", "call", l.call().Chain(), "err", err)
 		}
 	}
 }
@@ -274,7 +282,7 @@ func (l *Leg) established(tx *transaction.ClientTx, res *sip.Response) bool {
 		if err == nil {
 			return true
 		}
-		l.srv.log.Info("An answer was given up: its media cannot be used", "call", l.call.Chain(), "leg", l.remote.User, "err", err)
+		l.srv.log.Info("An answer was given up: its media cannot be used", "call", l.call().Chain(), "leg", l.remote.User, "err", err)
 	}
 	l.bye(site.NotAcceptable)
 	return false

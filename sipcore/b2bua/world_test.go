@@ -333,6 +333,7 @@ type port struct {
 	version int
 	remote  string
 	bridged *port
+	hears   string
 	last    time.Time
 }
 
@@ -358,12 +359,52 @@ func (a *anchor) Bridge(x, y sipcore.Port) error {
 		a.jammed = false
 		return errors.New("jammed")
 	}
+	if old := x.(*port).bridged; old != nil {
+		old.bridged, x.(*port).bridged = nil, nil
+	}
+	if y == nil {
+		return nil
+	}
+	if old := y.(*port).bridged; old != nil {
+		old.bridged = nil
+	}
 	x.(*port).bridged = y.(*port)
 	y.(*port).bridged = x.(*port)
 	return nil
 }
 
 func (a *anchor) open() int { a.mu.Lock(); defer a.mu.Unlock(); return len(a.ports) }
+
+// sound notes what a port plays.
+func (a *anchor) sound(ctx context.Context, p sipcore.Port, s b2bua.Sound) error {
+	set := func(v string) {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		p.(*port).hears = v
+	}
+	set(s.String())
+	<-ctx.Done()
+	set("")
+	return context.Cause(ctx)
+}
+
+// talks says what an open port hears: who describes itself how, or a sound.
+func (a *anchor) hears(remote string) string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for p := range a.ports {
+		switch {
+		case p.remote != remote:
+		case p.hears != "":
+			return p.hears
+		case p.bridged != nil && p.bridged.bridged == p:
+			return p.bridged.remote
+		default:
+			return "nothing"
+		}
+	}
+	return "gone"
+}
 
 // find returns the open port whose other end described itself as remote.
 func (a *anchor) find(remote string) *port {

@@ -54,6 +54,11 @@ type Config struct {
 	// Feature runs a feature for a call; see b2bua.Config.
 	Feature func(ctx context.Context, name site.FeatureName, c *b2bua.Call) error
 
+	// Sound plays what an end of a call hears while nobody talks to it; see
+	// b2bua.Config. May be nil.
+	Sound func(ctx context.Context, p sipcore.Port, s b2bua.Sound) error
+	Lamps sipcore.Lamps // may be nil
+
 	// Announce says why a call is about to be refused; see b2bua.Config.
 	Announce func(ctx context.Context, cause site.Cause, c *b2bua.Call)
 
@@ -113,8 +118,8 @@ func New(cfg Config) (*Stack, error) {
 		return nil, err
 	}
 	c.calls, err = b2bua.New(b2bua.Config{
-		Lines: lines,
-		Edge:  c.edge, View: func() route.View { return cfg.View }, Location: cfg.Location, Digest: dg, Anchor: cfg.Anchor, Node: cfg.Node,
+		Lines: lines, Sound: cfg.Sound, Lamps: cfg.Lamps,
+		Edge: c.edge, View: func() route.View { return cfg.View }, Location: cfg.Location, Digest: dg, Anchor: cfg.Anchor, Node: cfg.Node,
 		Feature: cfg.Feature, Announce: cfg.Announce, Reach: cfg.Reach, Records: cfg.Records, MediaAddr: cfg.MediaAddr, MaxCalls: cfg.MaxCalls, Grace: cfg.Grace,
 		Logger: cfg.Log.With("room", "b2bua"), Now: cfg.Now, Rand: cfg.Rand,
 	})
