@@ -21,6 +21,7 @@ func siteCommand(s *settings) *cobra.Command {
 			t.row("country", dash(x.Country))
 			t.row("national", dash(x.National))
 			t.row("abroad", dash(x.Abroad))
+			t.row("number", dash(x.Number))
 			t.row("emergency", strings.Join(x.Emergency, ", "))
 		})
 	}
@@ -35,10 +36,11 @@ func siteCommand(s *settings) *cobra.Command {
 		Args: args(0, 0, "flags only")}
 	f := set.Flags()
 	var p api.SitePatch
-	texts := map[string]**string{"name": &p.Name, "access": &p.Access, "outside": &p.Outside, "country": &p.Country, "national": &p.National, "abroad": &p.Abroad}
+	texts := map[string]**string{"name": &p.Name, "access": &p.Access, "outside": &p.Outside, "country": &p.Country, "national": &p.National, "abroad": &p.Abroad, "number": &p.Number}
 	values := map[string]*string{}
 	for name, help := range map[string]string{"name": "name shown to people", "access": "dialled before another site's code and extension", "outside": "dialled before an outside number",
-		"country": "country code without +", "national": "before a national number", "abroad": "before an international number"} {
+		"country": "country code without +", "national": "before a national number", "abroad": "before an international number",
+		"number": "public number: other sites call it when this one cannot be reached"} {
 		values[name] = f.String(name, "", help)
 	}
 	emergency := f.StringSlice("emergency", nil, "numbers that are never refused, all of them")

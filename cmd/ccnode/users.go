@@ -119,7 +119,8 @@ func setCommand(s *settings) *cobra.Command {
 		"number": "new extension or full number", "name": "name shown to others", "e164": "public number",
 		"forward-all": "forward every call there; \"\" ends it", "forward-busy": "forward when busy",
 		"forward-no-answer": "forward when nobody answers", "forward-offline": "forward when no phone is registered",
-		"pin": "voicemail PIN, 4 to 12 digits", "password": "phone password; \"\" makes a strong one",
+		"class": "how far out: internal, national or international; \"\" as the shop's record says",
+		"pin":   "voicemail PIN, 4 to 12 digits", "password": "phone password; \"\" makes a strong one",
 	} {
 		str[name] = f.String(name, "", help)
 	}
@@ -131,7 +132,7 @@ func setCommand(s *settings) *cobra.Command {
 		p := api.UserPatch{SecurityReset: sec}
 		for name, dst := range map[string]**string{"number": &p.Number, "name": &p.Name, "e164": &p.E164,
 			"forward-all": &p.ForwardAll, "forward-busy": &p.ForwardBusy, "forward-no-answer": &p.ForwardNoAnswer,
-			"forward-offline": &p.ForwardOffline, "pin": &p.PIN, "password": &p.Password} {
+			"forward-offline": &p.ForwardOffline, "class": &p.Class, "pin": &p.PIN, "password": &p.Password} {
 			if f.Changed(name) {
 				*dst = str[name]
 			}
@@ -181,7 +182,8 @@ func userRows(t *table, u api.User) {
 	t.row("site", u.Site)
 	t.row("state", userState(u))
 	for _, x := range [][2]string{{"public number", u.E164}, {"forward all", u.ForwardAll}, {"forward busy", u.ForwardBusy},
-		{"forward no answer", u.ForwardNoAnswer}, {"forward offline", u.ForwardOffline}} {
+		{"forward no answer", u.ForwardNoAnswer}, {"forward offline", u.ForwardOffline},
+		{"may call", u.Class}} {
 		if x[1] != "" {
 			t.row(x[0], x[1])
 		}

@@ -17,6 +17,7 @@ type SiteSettings struct {
 	Country         string   `json:"country" doc:"Country code without +"`
 	National        string   `json:"national" doc:"Before a national number"`
 	Abroad          string   `json:"abroad" doc:"Before an international number"`
+	Number          string   `json:"number,omitempty" doc:"E.164: other sites call it over a trunk of theirs when this one cannot be reached"`
 	Emergency       []string `json:"emergency" doc:"Numbers that are never refused"`
 }
 
@@ -28,6 +29,7 @@ type SitePatch struct {
 	Country   *string   `json:"country,omitempty" pattern:"^([1-9][0-9]{0,3})?$"`
 	National  *string   `json:"national,omitempty" pattern:"^[0-9]{0,3}$"`
 	Abroad    *string   `json:"abroad,omitempty" pattern:"^[0-9]{0,5}$"`
+	Number    *string   `json:"number,omitempty" maxLength:"16"`
 	Emergency *[]string `json:"emergency,omitempty" minItems:"1" maxItems:"20"`
 }
 

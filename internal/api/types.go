@@ -143,6 +143,7 @@ type User struct {
 	ForwardNoAnswer string        `json:"forwardNoAnswer,omitempty"`
 	ForwardOffline  string        `json:"forwardOffline,omitempty"`
 	DoNotDisturb    bool          `json:"doNotDisturb,omitempty"`
+	Class           string        `json:"class,omitempty" doc:"How far out the user may call: internal, national or international; empty: as the shop's record says"`
 	AlwaysPIN       bool          `json:"alwaysPin,omitempty" doc:"The mailbox asks for the PIN on the user's own phone too"`
 	RingSeconds     int           `json:"ringSeconds,omitempty"`
 	HasPIN          bool          `json:"hasPin"`
@@ -188,6 +189,7 @@ type UserPatch struct {
 	ForwardNoAnswer *string `json:"forwardNoAnswer,omitempty" maxLength:"64"`
 	ForwardOffline  *string `json:"forwardOffline,omitempty" maxLength:"64"`
 	DoNotDisturb    *bool   `json:"doNotDisturb,omitempty"`
+	Class           *string `json:"class,omitempty" pattern:"^(|internal|national|international)$" doc:"How far out the user may call; empty: as the shop's record says"`
 	AlwaysPIN       *bool   `json:"alwaysPin,omitempty" doc:"The mailbox asks for the PIN on the user's own phone too"`
 	RingSeconds     *int    `json:"ringSeconds,omitempty" minimum:"5" maximum:"120"`
 	PIN             *string `json:"pin,omitempty" maxLength:"12"`

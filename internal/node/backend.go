@@ -221,7 +221,7 @@ func (n *Node) fresh(of site.ID) api.Freshness {
 func (n *Node) apiUser(u state.User) api.User {
 	x, _ := n.state.Site(u.Site)
 	out := api.User{ID: u.ID, Number: u.Number, Extension: u.Extension, Name: u.Name, Site: x.Code, E164: u.E164, Disabled: u.Disabled, Deleted: u.Deleted,
-		ForwardAll: u.ForwardAll, ForwardBusy: u.OnBusy, ForwardNoAnswer: u.OnNoAnswer, ForwardOffline: u.OnOffline, DoNotDisturb: u.DND, AlwaysPIN: u.AlwaysPIN,
+		ForwardAll: u.ForwardAll, ForwardBusy: u.OnBusy, ForwardNoAnswer: u.OnNoAnswer, ForwardOffline: u.OnOffline, DoNotDisturb: u.DND, AlwaysPIN: u.AlwaysPIN, Class: u.Class,
 		RingSeconds: int(u.Ring / time.Second), HasPIN: u.HasPIN, AsOf: n.fresh(u.Site), ETag: u.ETag}
 	for _, c := range u.Clash {
 		out.Clash = append(out.Clash, c.String())
@@ -311,7 +311,7 @@ func (b *backend) PatchUser(ctx context.Context, by, who, etag string, p api.Use
 		return api.User{}, err
 	}
 	q := state.Patch{Number: p.Number, Name: p.Name, E164: p.E164, Disabled: p.Disabled, Deleted: p.Deleted, ForwardAll: p.ForwardAll, OnBusy: p.ForwardBusy,
-		OnNoAnswer: p.ForwardNoAnswer, OnOffline: p.ForwardOffline, DND: p.DoNotDisturb, AlwaysPIN: p.AlwaysPIN, PIN: p.PIN, Password: p.Password, SecurityReset: p.SecurityReset}
+		OnNoAnswer: p.ForwardNoAnswer, OnOffline: p.ForwardOffline, DND: p.DoNotDisturb, AlwaysPIN: p.AlwaysPIN, Class: p.Class, PIN: p.PIN, Password: p.Password, SecurityReset: p.SecurityReset}
 	if p.RingSeconds != nil {
 		d := time.Duration(*p.RingSeconds) * time.Second
 		q.Ring = &d

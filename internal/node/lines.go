@@ -60,6 +60,14 @@ func (n *Node) shop() site.Shop {
 	return site.Shop{}
 }
 
+// zone is the time of the shop.
+func (n *Node) zone() *time.Location {
+	if zone, err := time.LoadLocation(zoneOf(n.state)); err == nil {
+		return zone
+	}
+	return time.UTC
+}
+
 // CallBack is the caller's own public number, else the shop's.
 func (h house) CallBack(from site.Party) string {
 	if e, ok := h.n.state.Entry(from.User); ok && e.E164 != "" {
@@ -164,7 +172,7 @@ func (n *Node) lineWarnings() (out []string) {
 func (b *backend) Site(context.Context) (api.SiteSettings, error) {
 	x := b.n.state.Own()
 	return api.SiteSettings{Code: x.Code, Name: x.Name, ExtensionDigits: x.ExtLen, Access: x.Access, Outside: x.Outside, Country: x.Country,
-		National: x.National, Abroad: x.Abroad, Emergency: x.Emergency}, nil
+		National: x.National, Abroad: x.Abroad, Number: x.Number, Emergency: x.Emergency}, nil
 }
 
 func (b *backend) PatchSite(ctx context.Context, by string, p api.SitePatch) (api.SiteSettings, error) {
@@ -172,7 +180,7 @@ func (b *backend) PatchSite(ctx context.Context, by string, p api.SitePatch) (ap
 	for _, t := range []struct {
 		to   *string
 		from *string
-	}{{&x.Name, p.Name}, {&x.Access, p.Access}, {&x.Outside, p.Outside}, {&x.Country, p.Country}, {&x.National, p.National}, {&x.Abroad, p.Abroad}} {
+	}{{&x.Name, p.Name}, {&x.Access, p.Access}, {&x.Outside, p.Outside}, {&x.Country, p.Country}, {&x.National, p.National}, {&x.Abroad, p.Abroad}, {&x.Number, p.Number}} {
 		if t.from != nil {
 			*t.to = *t.from
 		}
@@ -190,16 +198,6 @@ func (b *backend) PatchSite(ctx context.Context, by string, p api.SitePatch) (ap
 	}
 	b.n.linesChanged()
 	return b.Site(ctx)
-}
-
-// trunkNames are the site's lines to the outside, in order of preference.
-func (n *Node) trunkNames() []string {
-	all := n.trunkRecords()
-	out := make([]string, len(all))
-	for i, t := range all {
-		out[i] = t.Name
-	}
-	return out
 }
 
 func (n *Node) trunkRecords() []site.Trunk {

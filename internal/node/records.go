@@ -28,6 +28,7 @@ type records struct {
 	disk *disk.Bucket
 	now  func() time.Time
 	log  *slog.Logger
+	used *meter // over the trunks
 
 	mu   sync.Mutex
 	open map[string]bool // calls in progress, by key
@@ -67,8 +68,9 @@ var recordDecode = func() cbor.DecMode {
 	return m
 }()
 
-func newRecords(d *disk.Bucket, now func() time.Time, log *slog.Logger) *records {
-	r := &records{disk: d, now: now, log: log, open: map[string]bool{}, work: make(chan entry, 1024), done: make(chan struct{})}
+func newRecords(d *disk.Bucket, now func() time.Time, zone func() *time.Location, log *slog.Logger) *records {
+	r := &records{disk: d, now: now, log: log, used: newMeter(now, zone), open: map[string]bool{}, work: make(chan entry, 1024), done: make(chan struct{})}
+	r.recall()
 	go r.write() // ends with close
 	return r
 }
@@ -133,12 +135,35 @@ func (r *records) Start(rec b2bua.Record) {
 	r.mu.Lock()
 	r.open[recordKey(rec)] = true
 	r.mu.Unlock()
+	r.used.start(recordKey(rec), rec)
 	r.keep(rec)
 }
+
+// recall counts what was spoken today before this start.
+func (r *records) recall() {
+	from := r.now().Add(-longestCall)
+	err := r.disk.Scan(func(key string, value []byte) error {
+		if beganOf(key).Before(from) {
+			return nil
+		}
+		var rec b2bua.Record
+		if err := recordDecode.Unmarshal(value, &rec); err == nil && !rec.End.IsZero() {
+			r.used.end(key, rec)
+		}
+		return nil
+	})
+	if err != nil {
+		r.log.Warn("Minutes of today are counted from now on", "err", err)
+	}
+}
+
+// today is how long calls out talked over a trunk since midnight.
+func (r *records) today(trunk string) time.Duration { return r.used.today(trunk) }
 
 // End implements b2bua.Records.
 func (r *records) End(rec b2bua.Record) {
 	r.keep(rec)
+	r.used.end(recordKey(rec), rec)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.open, recordKey(rec))

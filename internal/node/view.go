@@ -3,6 +3,7 @@ package node
 import (
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -30,7 +31,7 @@ func (v view) Own() route.Site { return v.site(v.n.state.Own()) }
 
 func (v view) site(s state.Site) route.Site {
 	out := route.Site{ID: s.ID, Code: s.Code, Name: s.Name, ExtLen: s.ExtLen, Access: s.Access, Outside: s.Outside,
-		Country: s.Country, National: s.National, Abroad: s.Abroad, Emergency: s.Emergency, Codes: codes}
+		Country: s.Country, National: s.National, Abroad: s.Abroad, Emergency: s.Emergency, Codes: codes, Number: s.Number}
 	var slow []site.NodeID
 	for _, x := range v.n.state.Nodes(s.ID) {
 		if v.n.reach.Suspect(x.ID) {
@@ -147,7 +148,33 @@ func (v view) Suspect(id site.ID) bool {
 	return len(nodes) > 0
 }
 
-func (v view) Trunks() []string { return v.n.trunkNames() }
+// Class is the user's, if the record is here and has one, else the shop's.
+func (v view) Class(user site.RecordID) route.Class {
+	if u, ok := v.n.state.Settings(user); ok && u.Class != "" {
+		return route.Class(u.Class)
+	}
+	return route.Class(v.n.shop().Class)
+}
+
+// Lines are the trunks, with what limits them now.
+func (v view) Lines() []route.Line {
+	all := v.n.trunkRecords()
+	out := make([]route.Line, len(all))
+	for i, t := range all {
+		out[i] = route.Line{Name: t.Name, Only: t.Only, Bar: t.Bar}
+		if t.Minutes > 0 && v.n.calls != nil {
+			if used := v.n.calls.records.today(t.Name); used >= time.Duration(t.Minutes)*time.Minute {
+				out[i].Over = strconv.Itoa(t.Minutes) + " minutes today"
+			}
+		}
+	}
+	return out
+}
+
+// Returns: the number is the site's, by a record, a user, a group or a trunk.
+func (v view) Returns(number string) bool {
+	return house{v.n}.Public(number) != "" || number == v.n.state.Own().Number || slices.Contains(v.n.mainNumbers(), number)
+}
 
 // credentials are the state's, in signalling's words.
 type credentials struct{ s *state.State }

@@ -32,6 +32,9 @@ type Trunk struct {
 	Disabled  bool     `json:"disabled,omitempty" cell:"13,true"`
 	Profile   Profile  `json:"profile" cell:"14"`
 	Accept    []string `json:"accept,omitempty" cell:"15" doc:"Further addresses or prefixes calls come from"`
+	Only      []string `json:"only,omitempty" cell:"16" doc:"Numbers it may call, by how they begin, such as +33; empty: all. Emergency calls always go"`
+	Bar       []string `json:"bar,omitempty" cell:"17" doc:"Numbers it may not call, by how they begin, such as +3389"`
+	Minutes   int      `json:"minutes,omitempty" cell:"18" doc:"Of calls out in a day, counted by each node; then no further one begins; 0: no limit"`
 }
 
 // A Profile is how a provider wants to be spoken to.
@@ -57,6 +60,7 @@ type Group struct {
 	Strategy string   `json:"strategy,omitempty" cell:"3" enum:"all,turn" doc:"all ring together (default), or in turn"`
 	Ring     int      `json:"ring,omitempty" cell:"4" doc:"Seconds, of all or of each in turn; default 20"`
 	Overflow string   `json:"overflow,omitempty" cell:"5" doc:"Where a call goes that nobody took: a number, or voicemail (the group's own box); default voicemail"`
+	E164     string   `json:"e164,omitempty" cell:"6" doc:"Public number, such as +33472001200: known in the whole fleet"`
 	Members  []string `json:"members" cell:"32,set" doc:"Users' ids"`
 }
 
@@ -118,5 +122,6 @@ type Shop struct {
 	Address  string `json:"address,omitempty" cell:"3" doc:"For emergency calls"`
 	CallBack string `json:"callBack,omitempty" cell:"4" doc:"Number shown in emergency calls of phones without one, E.164"`
 	Desk     string `json:"desk,omitempty" cell:"5" doc:"Extension that is told of emergency calls"`
+	Class    string `json:"class,omitempty" cell:"9" enum:"internal,national,international" doc:"How far out users may call who have no class of their own; default international"`
 	Waived   string `json:"waived,omitempty" cell:"8" doc:"Who accepted that no emergency call is possible when the Internet is cut"`
 }

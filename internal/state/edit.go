@@ -133,6 +133,7 @@ type Patch struct {
 	ForwardAll, OnBusy, OnNoAnswer, OnOffline *string
 	DND, NoVoicemail, AlwaysPIN               *bool
 	Ring                                      *time.Duration // whole seconds; 0: the default
+	Class                                     *string        // of service; "" is the site's
 	PIN                                       *string        // "" removes it
 	Password                                  *string        // of the first device; "" makes one
 	SecurityReset                             bool           // PIN and password of this patch alone count
@@ -250,6 +251,12 @@ func (s *State) patch(u User, p Patch) (ws []crdt.Write, err error) {
 			return nil, err
 		}
 		add(userE164, []byte(*p.E164))
+	}
+	if p.Class != nil {
+		if err := oneOf("class", *p.Class, classes...); err != nil {
+			return nil, err
+		}
+		add(userClass, []byte(*p.Class))
 	}
 	for _, t := range []struct {
 		what, f string

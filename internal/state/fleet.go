@@ -27,6 +27,7 @@ type Site struct {
 	National  string // trunk prefix of national numbers
 	Abroad    string // international prefix
 	Emergency []string
+	Number    string // E.164: reaches the site when nothing else does
 }
 
 // Domain of the site: s<code>.F, also the realm of its phones.
@@ -63,7 +64,7 @@ func (s *State) indexSite(r reader) {
 		}
 	}
 	x := &Site{ID: id, Code: r.text(siteCode), Name: r.text(siteName), ExtLen: r.number(siteExtLen), Access: r.text(siteAccess),
-		Outside: r.text(siteOutside), Country: r.text(siteCountry), National: r.text(siteNational), Abroad: r.text(siteAbroad)}
+		Outside: r.text(siteOutside), Country: r.text(siteCountry), National: r.text(siteNational), Abroad: r.text(siteAbroad), Number: r.text(siteNumber)}
 	unmarshal(r.bytes(siteEmergency), &x.Emergency)
 	if x.ExtLen == 0 {
 		x.ExtLen = 3
@@ -287,8 +288,11 @@ func (s *State) PutSite(ctx context.Context, by string, x Site) (Site, error) {
 	if x.ExtLen < 1 || x.ExtLen > 8 {
 		return x, fmt.Errorf("site %s: %w: extensions of %d digits; 1 to 8", x.Code, ErrInvalid, x.ExtLen)
 	}
+	if err := checkE164(x.Number); err != nil {
+		return x, err
+	}
 	f := map[string][]byte{siteCode: []byte(x.Code), siteName: []byte(x.Name), siteExtLen: intValue(x.ExtLen), siteAccess: []byte(x.Access),
-		siteOutside: []byte(x.Outside), siteCountry: []byte(x.Country), siteNational: []byte(x.National), siteAbroad: []byte(x.Abroad)}
+		siteOutside: []byte(x.Outside), siteCountry: []byte(x.Country), siteNational: []byte(x.National), siteAbroad: []byte(x.Abroad), siteNumber: []byte(x.Number)}
 	if len(x.Emergency) > 0 {
 		f[siteEmergency] = marshal(x.Emergency)
 	}

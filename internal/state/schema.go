@@ -49,6 +49,7 @@ const (
 	siteNational  = "\x07"
 	siteAbroad    = "\x08"
 	siteEmergency = "\x09"
+	siteNumber    = "\x0a"
 
 	dirEntry = "\x01"
 
@@ -73,6 +74,7 @@ const (
 	userPIN       = "\x0e"
 	userCaller    = "\x0f"
 	userAlwaysPIN = "\x10"
+	userClass     = "\x11"
 	userGreeting  = "\x20" // + the reason
 
 	devUser    = "\x01"
@@ -123,7 +125,7 @@ var schema = map[uint16]table{
 	TablePlacement: {"feature", map[string]field{placeName: {name: "name"}, placeKind: {name: "placed"}, placeURI: {name: "address"}}},
 	TableSite: {"site", map[string]field{siteCode: {name: "code"}, siteName: {name: "name"}, siteExtLen: {name: "extension length"},
 		siteAccess: {name: "inter-site digit"}, siteOutside: {name: "outside digit"}, siteCountry: {name: "country code"},
-		siteNational: {name: "national prefix"}, siteAbroad: {name: "international prefix"}, siteEmergency: {name: "emergency numbers"}}},
+		siteNational: {name: "national prefix"}, siteAbroad: {name: "international prefix"}, siteEmergency: {name: "emergency numbers"}, siteNumber: {name: "public number"}}},
 	TableDirectory: {"directory", map[string]field{dirEntry: {name: "entry", policy: Derived}}},
 	TableService:   {"directory", map[string]field{dirEntry: {name: "entry", policy: Derived}}},
 	TableNode: {"node", map[string]field{nodeName: {name: "name"}, nodeMesh: {name: "addresses", policy: Derived},
@@ -133,7 +135,7 @@ var schema = map[uint16]table{
 		userAll: {name: "forward all"}, userBusy: {name: "forward busy"}, userNoAnswer: {name: "forward no answer"},
 		userOffline: {name: "forward offline"}, userDND: {name: "do not disturb"}, userRing: {name: "ring time"},
 		userNoMail: {name: "no voicemail"}, userPIN: {name: "PIN", policy: LatestReset, secret: true},
-		userCaller: {name: "caller name"}, userAlwaysPIN: {name: "always ask the PIN"}, userGreeting: {name: "greeting"}}},
+		userCaller: {name: "caller name"}, userAlwaysPIN: {name: "always ask the PIN"}, userClass: {name: "class of service"}, userGreeting: {name: "greeting"}}},
 	TableDevice: {"device", map[string]field{devUser: {name: "user"}, devSecret: {name: "password", policy: Each, secret: true},
 		devSHA256: {name: "SHA-256"}, devDeleted: {name: "deleted", policy: True}, devName: {name: "name"}}},
 	TableInvite:   {"invite", map[string]field{inviteClaim: {name: "claim"}, inviteInfo: {name: "made"}}},

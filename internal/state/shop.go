@@ -31,7 +31,11 @@ const (
 	recordName    = "\x01"
 	recordDeleted = "\x7e"
 	serviceNumber = "\x02" // of groups and menus
+	groupE164     = "\x06"
 )
+
+// classes of service; "" is that of the site.
+var classes = []string{"", "internal", "national", "international"}
 
 func checkTrunk(s *State, t site.Trunk, id site.RecordID) error {
 	if err := oneOf("kind", t.Kind, "register", "peer"); err != nil {
@@ -69,7 +73,20 @@ func checkTrunk(s *State, t site.Trunk, id site.RecordID) error {
 	if t.Channels < 0 || t.Channels > 1000 || t.Order < 0 || p.Every < 0 || p.Expires < 0 || p.Expires > 86400 {
 		return fmt.Errorf("trunk: %w: a number is out of range", ErrInvalid)
 	}
+	if t.Minutes < 0 {
+		return fmt.Errorf("minutes %d: %w: 0 is no limit", t.Minutes, ErrInvalid)
+	}
+	for _, n := range append(slices.Clone(t.Only), t.Bar...) {
+		if !beginning(n) {
+			return fmt.Errorf("%.20q: %w: the beginning of E.164 numbers, such as +33", n, ErrInvalid)
+		}
+	}
 	return checkE164(t.Number)
+}
+
+// beginning says whether E.164 numbers can begin with n.
+func beginning(n string) bool {
+	return len(n) > 1 && len(n) <= 16 && n[0] == '+' && n[1] != '0' && strings.Trim(n[1:], "0123456789") == ""
 }
 
 func checkInbound(s *State, n site.Inbound, id site.RecordID) error {
@@ -108,6 +125,14 @@ func checkGroup(s *State, g site.Group, id site.RecordID) error {
 	}
 	if err := checkTo("overflow", g.Overflow, false); err != nil {
 		return err
+	}
+	if err := checkE164(g.E164); err != nil {
+		return err
+	}
+	if g.E164 != "" {
+		if err := s.free(g.E164, id); err != nil {
+			return err
+		}
 	}
 	return s.checkService(g.Number, id)
 }
@@ -182,6 +207,9 @@ func checkShop(s *State, x site.Shop, id site.RecordID) error {
 			return fmt.Errorf("zone %q: %w: a name such as Europe/Paris", x.Zone, ErrInvalid)
 		}
 	}
+	if err := oneOf("class", x.Class, classes...); err != nil {
+		return err
+	}
 	return checkE164(x.CallBack)
 }
 
@@ -229,8 +257,12 @@ func (s *State) serviceOf(set *crdt.Set, id site.RecordID) (value []byte, from r
 		if r.final() || r.anyTrue(recordDeleted) || err != nil {
 			continue
 		}
+		e164 := ""
+		if t.kind == GroupEntry {
+			e164 = r.text(groupE164)
+		}
 		return marshal(wireEntry{Number: number, Name: r.text(recordName), Home: s.cfg.Site[:], Written: uint64(v.Stamp), Kind: uint8(t.kind),
-			NoVoicemail: t.kind == MenuEntry}), r
+			E164: e164, NoVoicemail: t.kind == MenuEntry}), r
 	}
 	return nil, from
 }

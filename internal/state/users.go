@@ -34,7 +34,8 @@ type User struct {
 	Ring        time.Duration // 0: the default
 	NoVoicemail bool
 	HasPIN      bool
-	AlwaysPIN   bool // ask it even on the user's own phone
+	Class       string // internal, national, international; "" = the site's
+	AlwaysPIN   bool   // ask it even on the user's own phone
 
 	Here    bool
 	Clash   []site.RecordID // others with the same number
@@ -61,7 +62,7 @@ func (s *State) indexUser(r reader, id site.RecordID) {
 		E164: r.text(userE164), Language: r.text(userLanguage), Disabled: r.anyTrue(userDisabled), Deleted: r.anyTrue(userDeleted),
 		ForwardAll: r.text(userAll), OnBusy: r.text(userBusy), OnNoAnswer: r.text(userNoAnswer), OnOffline: r.text(userOffline),
 		DND: r.truth(userDND), Ring: time.Duration(r.number(userRing)) * time.Second, NoVoicemail: r.truth(userNoMail),
-		AlwaysPIN: r.truth(userAlwaysPIN), Here: true}
+		AlwaysPIN: r.truth(userAlwaysPIN), Class: r.text(userClass), Here: true}
 	pin, _, _ := crdt.LatestReset(r.versions(userPIN))
 	u.HasPIN = len(pin.Value) > 0
 	if u.Deleted {

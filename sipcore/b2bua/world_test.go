@@ -279,9 +279,11 @@ func (v view) Settings(id site.RecordID) (route.Settings, bool) {
 	}
 	return route.Settings{}, false
 }
-func (v view) Bindings(a site.AOR) int { return len(v.n.Bindings(a)) }
-func (v view) Suspect(id site.ID) bool { v.n.mu.Lock(); defer v.n.mu.Unlock(); return v.n.suspects[id] }
-func (v view) Trunks() []string        { return nil }
+func (v view) Bindings(a site.AOR) int         { return len(v.n.Bindings(a)) }
+func (v view) Suspect(id site.ID) bool         { v.n.mu.Lock(); defer v.n.mu.Unlock(); return v.n.suspects[id] }
+func (v view) Lines() []route.Line             { return nil }
+func (v view) Returns(string) bool             { return false }
+func (v view) Class(site.RecordID) route.Class { return "" }
 
 func (n *node) Bindings(a site.AOR) (out []site.Binding) {
 	n.mu.Lock()

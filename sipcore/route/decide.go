@@ -28,16 +28,19 @@ func Next(v View, c Call, past []Outcome) Step {
 		return reject(site.TooManyHops, "too many steps")
 	}
 	to, since, reason, n := c.To, 0, "", c.Diversions
+	var by Entry
+	rerouted := false
 	for i, o := range past {
 		if o.Step.Kind == Divert {
-			to, since, reason = o.Step.To, i+1, o.Step.Diverted
+			to, since, reason, by = o.Step.To, i+1, o.Step.Diverted, o.Step.Target
 			n++
 		}
+		rerouted = rerouted || o.Step.Public
 	}
 	if n > MaxDiversions {
 		return reject(site.TooManyHops, "diverted more than "+itoa(MaxDiversions)+" times")
 	}
-	d := decision{v: v, c: c, reason: reason, diverted: n > 0, last: n == MaxDiversions, past: past[since:]}
+	d := decision{v: v, c: c, reason: reason, by: by, rerouted: rerouted, diverted: n > 0, last: n == MaxDiversions, past: past[since:]}
 	t := canonical(v, to)
 	if since == len(past) {
 		return d.first(t)
@@ -52,6 +55,10 @@ func Next(v View, c Call, past []Outcome) Step {
 			return d.unreachable(last.Step.Target)
 		}
 		return reject(last.Cause, "the other site answered")
+	case External:
+		if last.Step.Public && last.Cause != site.Cancelled {
+			return d.unreachable(last.Step.Target)
+		}
 	}
 	return reject(last.Cause, last.Step.Kind.String()+" ended: "+last.Cause.String())
 }
@@ -60,6 +67,8 @@ type decision struct {
 	v        View
 	c        Call
 	reason   string // of the last diversion
+	by       Entry  // who diverted it, here
+	rerouted bool   // the public network was tried in place of a site
 	diverted bool
 	last     bool      // the call may not be diverted again
 	past     []Outcome // since then
@@ -69,9 +78,12 @@ func reject(c site.Cause, why string) Step { return Step{Kind: Reject, Cause: c,
 
 // first is step 2 of calls.md §3, and 0 and 8 as far as they need no trunk.
 func (d decision) first(t target) Step {
-	trunks := d.v.Trunks()
 	switch t.is {
 	case urgent:
+		var trunks []string // all of them, whatever the limits
+		for _, l := range d.v.Lines() {
+			trunks = append(trunks, l.Name)
+		}
 		if len(trunks) == 0 { // it is carried out all the same: people on site are told
 			return Step{Kind: Emergency, Number: t.number, Why: t.why + ": this site has no line to the outside"}
 		}
@@ -81,11 +93,12 @@ func (d decision) first(t target) Step {
 	case foreign:
 		return reject(site.Forbidden, t.why)
 	case outside:
-		switch {
-		case d.c.Peer:
+		if d.c.Peer && d.by.User.IsZero() {
 			return reject(site.Forbidden, t.why+": other sites have no way out through this one")
-		case len(trunks) == 0:
-			return Step{Kind: Reject, Cause: site.NoLine, Number: t.number, Why: t.why + ": this site has no line to the outside"}
+		}
+		trunks, cause, why := d.ways(t.number)
+		if len(trunks) == 0 {
+			return Step{Kind: Reject, Cause: cause, Number: t.number, Why: t.why + ": " + why}
 		}
 		return Step{Kind: External, Number: t.number, Trunks: trunks, Why: t.why}
 	case code:
@@ -255,9 +268,12 @@ func (d decision) unanswered(st Step, cause site.Cause) Step {
 	if d.c.Applied && !d.diverted {
 		return reject(cause, "left to the node that applied the settings")
 	}
-	s, _ := d.v.Settings(e.User)
+	s, held := d.v.Settings(e.User)
 	if e.Kind == Group {
 		return d.group(e, s, e.AOR.User)
+	}
+	if !held && e.Home != d.v.Own().ID && cause != site.NoAnswer && cause != site.Busy && cause != site.Refused {
+		return d.unreachable(e) // phones at another serving site, of no use either
 	}
 	switch cause {
 	case site.Busy, site.Refused:
@@ -301,18 +317,4 @@ func (d decision) forward(e Entry, to, reason string, cause site.Cause) Step {
 
 func (d decision) message(e Entry, reason string) Step {
 	return Step{Kind: Feature, Feature: Voicemail, Target: e, Diverted: reason, Why: "voicemail of " + e.AOR.User + " (" + reason + ")"}
-}
-
-// unreachable is step 7. A message can be taken here for anybody; the public
-// line comes first once a site has one.
-func (d decision) unreachable(e Entry) Step {
-	for _, id := range e.Serving {
-		if id == d.v.Own().ID && d.v.Bindings(e.AOR) > 0 {
-			return Step{Kind: Ring, Target: e, Here: true, For: DefaultRing, Why: "home cannot be reached; phones here ring"}
-		}
-	}
-	if e.NoVoicemail {
-		return reject(site.Unreachable, "site cannot be reached, and no voicemail")
-	}
-	return d.message(e, "unreachable")
 }

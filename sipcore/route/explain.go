@@ -64,6 +64,9 @@ func (s Step) describe(v View) string {
 	case Divert:
 		return fmt.Sprintf("divert to %s%s", s.To, because)
 	case External, Emergency:
+		if s.Public {
+			return fmt.Sprintf("call %s via public line: %s over %s%s", s.Target.AOR.User, s.Number, strings.Join(s.Trunks, ", "), because)
+		}
 		return fmt.Sprintf("%s call to %s over %s%s", s.Kind, s.Number, strings.Join(s.Trunks, ", "), because)
 	}
 	return fmt.Sprintf("refuse: %s%s", s.Cause, because)

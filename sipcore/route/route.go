@@ -56,8 +56,16 @@ type View interface {
 	// Suspect says that a site was not reached lately: it is tried, shorter.
 	Suspect(id site.ID) bool
 
-	// Trunks names this site's lines to the outside, in order of preference.
-	Trunks() []string
+	// Lines are this site's ways to the outside, in order of preference.
+	Lines() []Line
+
+	// Class is how far out user may call: what his record says, else what
+	// holds for the site; "" is International.
+	Class(user site.RecordID) Class
+
+	// Returns says that a provider of this site delivers calls to that public
+	// number here.
+	Returns(number string) bool
 }
 
 // A Site is a place as a caller sees it.
@@ -75,6 +83,7 @@ type Site struct {
 	Abroad    string   // international prefix, "00"
 	Emergency []string // numbers never refused: "112"
 	Codes     []Code   // feature codes
+	Number    string   // E.164: reaches the site when nothing else does, "" if none
 
 	RoundTrip time.Duration // last known round trip to it, 0 if unknown
 }
@@ -213,6 +222,7 @@ type Step struct {
 	To       URI    // Divert
 	Number   string // External, Emergency: E.164 where it could be worked out
 	Trunks   []string
+	Public   bool       // External: in place of Target's own site, which cannot be reached
 	Cause    site.Cause // Reject
 	Why      string     // for people
 }

@@ -18,6 +18,9 @@ type fleet struct {
 	bound    map[string]int
 	suspect  map[site.ID]bool
 	trunks   []string
+	limits   map[string]Line
+	classes  map[site.RecordID]Class
+	returns  string
 }
 
 func (f *fleet) Domain() string                   { return "shops.example" }
@@ -27,7 +30,16 @@ func (f *fleet) Local(host string) bool           { return host == "192.168.1.10
 func (f *fleet) Lookup(n string) []Entry          { return f.entries[n] }
 func (f *fleet) Bindings(a site.AOR) int          { return f.bound[a.User] }
 func (f *fleet) Suspect(id site.ID) bool          { return f.suspect[id] }
-func (f *fleet) Trunks() []string                 { return f.trunks }
+func (f *fleet) Lines() (out []Line) {
+	for _, t := range f.trunks {
+		l := f.limits[t]
+		l.Name = t
+		out = append(out, l)
+	}
+	return
+}
+func (f *fleet) Class(u site.RecordID) Class { return f.classes[u] }
+func (f *fleet) Returns(n string) bool       { return f.returns == n }
 func (f *fleet) CodeBegins(p string) bool {
 	for c := range f.sites {
 		if strings.HasPrefix(c, p) {
@@ -48,7 +60,7 @@ func (f *fleet) Settings(u site.RecordID) (Settings, bool) { s, ok := f.settings
 
 func newFleet() *fleet {
 	f := &fleet{own: "0004", sites: map[string]Site{}, entries: map[string][]Entry{}, settings: map[site.RecordID]Settings{},
-		bound: map[string]int{}, suspect: map[site.ID]bool{}}
+		bound: map[string]int{}, suspect: map[site.ID]bool{}, classes: map[site.RecordID]Class{}}
 	for i, c := range []string{"0004", "0017", "0018"} {
 		f.sites[c] = Site{ID: site.ID{byte(i + 1)}, Code: c, Nodes: []site.NodeID{{byte(i + 1), 1}, {byte(i + 1), 2}},
 			Country: "33", National: "0", Abroad: "00", Outside: "0", Emergency: []string{"112"},
@@ -170,6 +182,9 @@ func story(v View, c Call, causes ...site.Cause) string {
 			}
 			for _, b := range st.Sites {
 				s += " " + b.Site.Code
+			}
+			if st.Public {
+				s += " " + st.Number + " via public line"
 			}
 		}
 		out = append(out, s)

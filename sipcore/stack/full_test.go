@@ -28,7 +28,9 @@ type house struct {
 func (h *house) Own() route.Site                        { return route.Site{Code: "0001", Emergency: []string{"112"}} }
 func (h *house) Domain() string                         { return "shops.example" }
 func (h *house) Local(string) bool                      { return true }
-func (h *house) Trunks() []string                       { return nil }
+func (h *house) Lines() []route.Line                    { return nil }
+func (h *house) Returns(string) bool                    { return false }
+func (h *house) Class(site.RecordID) route.Class        { return "" }
 func (h *house) Lookup(string) []route.Entry            { return nil }
 func (h *house) CodeBegins(string) bool                 { return false }
 func (h *house) SiteByCode(string) (route.Site, bool)   { return route.Site{}, false }
