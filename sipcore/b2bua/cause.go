@@ -44,6 +44,7 @@ var codes = map[site.Cause]code{
 	site.BadRequest:    {400, "", 95, "Invalid message"},
 	site.TooManyHops:   {483, "", 25, "Exchange routing error"},
 	site.Transferred:   {487, "", 16, "Call transferred"},
+	site.Twice:         {482, "", 26, "Call is at the other node"},
 	site.Failure:       {500, "", 41, "Temporary failure"},
 }
 

@@ -30,6 +30,10 @@ type Lines interface {
 	CallBack(from site.Party) string
 	// Urgent is told, at once, of every emergency call as it begins and ends.
 	Urgent(e Emergency)
+	// Settle says whether a call from outside that arrived here is this node's,
+	// and not the pair's other node's; release says later that it is over. It
+	// returns soon, whatever the other node does.
+	Settle(ctx context.Context, a Arrival) (release func(), mine bool)
 }
 
 // noEmergency is the feature that says that no emergency call is possible.

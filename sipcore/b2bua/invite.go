@@ -75,18 +75,30 @@ func (s *Server) invite(tx *transaction.ServerTx) {
 		s.turnAway(tx, cause, peer)
 		return
 	}
+	release := func() {}
+	if line {
+		var mine bool
+		if release, mine = s.cfg.Lines.Settle(c.ctx, arrival(in, req)); !mine {
+			s.log.Info("A call is left to the other node of the pair", "trunk", in.Trunk, "callid", req.CallID().Value())
+			tx.Respond(s.refusal(tx, site.Twice))
+			return
+		}
+	}
 	l, cause := s.callerLeg(c, tx)
 	if l == nil {
+		release()
 		tx.Respond(s.refusal(tx, cause))
 		return
 	}
 	c.caller, c.legs = l, []*Leg{l}
 	if cause, ok := s.begin(c, urgent); !ok {
+		release()
 		l.close()
 		s.turnAway(tx, cause, peer)
 		return
 	}
 	if line {
+		context.AfterFunc(c.ctx, release)
 		c.leaseFor(in.Trunk)
 	}
 	s.register(l)

@@ -38,6 +38,12 @@ func (c *Call) parkedAt(user string) bool {
 	return c.orbit != "" && orbitCode+c.orbit == user
 }
 
+func (c *Call) isParked() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.orbit != ""
+}
+
 // reserve takes an orbit for c: the one named, or the first that is free at
 // both nodes.
 func (s *Server) reserve(c *Call, orbit string) (string, bool) {

@@ -23,6 +23,7 @@ type referral struct {
 	event string
 	quiet bool // Refer-Sub: false (RFC 4488)
 	queue chan notice
+	done  chan struct{} // closed when the last NOTIFY was answered, or never will be
 }
 
 type notice struct {
@@ -45,7 +46,7 @@ func (r *referral) tell(status int, last bool) {
 
 // refer starts the subscription.
 func (l *Leg) referral(req *sip.Request, quiet bool) *referral {
-	r := &referral{l: l, event: "refer", quiet: quiet, queue: make(chan notice, 16)}
+	r := &referral{l: l, event: "refer", quiet: quiet, queue: make(chan notice, 16), done: make(chan struct{})}
 	l.mu.Lock()
 	l.refers++
 	if l.refers > 1 { // RFC 3515 §2.4.6
@@ -65,18 +66,16 @@ func (l *Leg) referral(req *sip.Request, quiet bool) *referral {
 				if !n.last {
 					continue
 				}
+				close(r.done)
 				if n.status < 300 { // most phones end the dialog themselves now
 					l.linger()
 				}
 				return
 			case <-c.ctx.Done():
-				select { // what was queued before the end
-				case n := <-r.queue:
-					r.notify(n)
-				default:
-				}
+				close(r.done)
 				return
 			case <-l.srv.done:
+				close(r.done)
 				return
 			}
 		}

@@ -132,7 +132,9 @@ func (c *Call) ringing(e event, single bool) {
 		}
 	}
 	if answered {
-		c.near().hear(RingBack)
+		if !c.isParked() { // whoever waits in an orbit goes on hearing music
+			c.near().hear(RingBack)
+		}
 		c.stillRings()
 		return
 	}

@@ -33,6 +33,16 @@ func (c *Call) watchSilence(l *Leg) {
 				return
 			case <-t.C:
 			}
+			l.mu.Lock()
+			gone := l.state == ended
+			l.mu.Unlock()
+			switch {
+			case gone || l.call() != c:
+				return
+			case !c.talks(l): // it has transferred the call
+				begun = c.srv.cfg.Now()
+				continue
+			}
 			last := port.LastPacket()
 			if last.Before(begun) {
 				last = begun
@@ -40,7 +50,7 @@ func (c *Call) watchSilence(l *Leg) {
 			if port.Held() || c.srv.cfg.Now().Sub(last) < c.srv.cfg.Silence {
 				continue
 			}
-			if !l.alive(c.ctx) {
+			if !l.alive(c.ctx) && l.call() == c && c.talks(l) {
 				c.srv.log.Info("Call ended: no speech and no answer from a phone", "call", c.chain, "leg", l.remote.User)
 				c.end(site.MediaLost)
 				return

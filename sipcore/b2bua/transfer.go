@@ -196,6 +196,10 @@ func (c *Call) attended(l, kept *Leg, consult *Call, l2 *Leg, r *referral) {
 	case errors.Is(err, errNotTalking) && consult.takeOver(l2, kept, c.party(kept), by):
 		c.without(kept)
 		r.tell(200, true)
+		select { // the phone hears of it while its dialog is there
+		case <-r.done:
+		case <-c.ctx.Done():
+		}
 		c.end(site.Transferred)
 		return
 	case err == nil:
