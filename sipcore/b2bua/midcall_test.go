@@ -527,3 +527,81 @@ func TestHangUpInATransfer(t *testing.T) {
 		}
 	}
 }
+
+// shared is one node's side of a board that a pair shares.
+type shared struct {
+	*board
+	node site.NodeID
+}
+
+func (s shared) Set(chain string, states []sipcore.DialogState) {
+	for i := range states {
+		states[i].Node = s.node
+	}
+	s.board.Set(s.node.String()+chain, states)
+}
+
+// What rings or is parked at one node of a pair is taken by a phone of the other.
+func TestPickUpAndFetchAtThePair(t *testing.T) {
+	for _, how := range []string{"**202", "Replaces", "*71"} {
+		t.Run(how, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w, lit := newWorld(t), &board{of: map[string][]sipcore.DialogState{}}
+				defer w.close()
+				node := func(letter, addr string) *node {
+					n := w.node("0001", letter, addr, func(c *b2bua.Config) {
+						c.Sound, c.Lamps = c.Anchor.(*anchor).sound, shared{lit, c.Node}
+					})
+					n.site.Codes = append(n.site.Codes, route.MidCall...)
+					return n
+				}
+				na, nb := node("a", "10.0.0.1:5060"), node("b", "10.0.0.2:5060")
+				ana := w.phone(w.user(na, "201", "ana"), "10.0.0.11:5060")
+				bob := w.phone(w.user(na, "202", "bob"), "10.0.0.12:5060")
+				chi := w.phone(w.user(nb, "203", "chi"), "10.0.0.13:5060")
+				var a, h *half
+				if how == "*71" {
+					var b *half
+					a, b = speak(t, ana, "202", "v=0 ana", bob, "v=0 bob")
+					b.do(sip.REFER, "", referTo("<sip:*71@"+domain+">"))
+					time.Sleep(3 * time.Second)
+					h = chi.call("*71", "v=0 chi")
+				} else {
+					a = ana.call("202", "v=0 ana")
+					tx := <-bob.in
+					tx.Respond(tx.Response(180, ""))
+					synctest.Wait()
+					s := lit.Of(bob.user.AOR)
+					if len(s) != 1 || s[0].Node != na.id {
+						t.Fatalf("bob's lamp: %+v", s)
+					}
+					if how == "Replaces" {
+						h = chi.call("0001202", "v=0 chi", func(r *sip.Request) {
+							r.AppendHeader(sip.NewHeader("Replaces", s[0].Chain+";to-tag=0001202;from-tag=c"))
+						})
+					} else {
+						h = chi.call(how, "v=0 chi")
+					}
+				}
+				if h.status() != 200 || a.status() != 200 {
+					t.Fatalf("chi %d, ana %d", h.status(), a.status())
+				}
+				synctest.Wait()
+				if got := na.media.hears("v=0 ana"); !strings.HasPrefix(got, "v=0 port") {
+					t.Errorf("ana hears %s", got)
+				}
+				if got := nb.media.hears("v=0 chi"); !strings.HasPrefix(got, "v=0 port") {
+					t.Errorf("chi hears %s", got)
+				}
+				if na.calls.Count() != 1 || nb.calls.Count() != 1 {
+					t.Errorf("%d and %d calls", na.calls.Count(), nb.calls.Count())
+				}
+				a.do(sip.BYE, "")
+				synctest.Wait()
+				if !strings.HasSuffix(chi.saw(), "BYE") || lit.calls() != 0 {
+					t.Errorf("chi saw %s, lamps of %d", chi.saw(), lit.calls())
+				}
+			})
+		})
+	}
+}
