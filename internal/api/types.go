@@ -323,13 +323,16 @@ type RouteTest struct {
 
 // Call is one call in progress.
 type Call struct {
-	Chain     string     `json:"chain"`
-	From      string     `json:"from"`
-	To        string     `json:"to"`
-	State     string     `json:"state"`
-	Since     time.Time  `json:"since"`
-	Cause     string     `json:"cause,omitempty"`
-	Answered  *time.Time `json:"answered,omitempty"`
-	Ended     *time.Time `json:"ended,omitempty"`
-	BothHeard *bool      `json:"bothHeard,omitempty"`
+	Chain    string     `json:"chain"`
+	From     string     `json:"from"`
+	To       string     `json:"to"`
+	State    string     `json:"state"`
+	Since    time.Time  `json:"since"`
+	Cause    string     `json:"cause,omitempty"`
+	Answered *time.Time `json:"answered,omitempty"`
+	Ended    *time.Time `json:"ended,omitempty"`
+
+	TransferredBy []string `json:"transferredBy,omitempty" doc:"Who transferred the call, in order"`
+
+	BothHeard *bool `json:"bothHeard,omitempty"`
 }

@@ -510,6 +510,9 @@ func (b *backend) Calls(_ context.Context, since time.Duration) ([]api.Call, err
 		if c.Start != nil {
 			x.State = "in call"
 		}
+		if strings.HasPrefix(c.Answered, "orbit ") {
+			x.State = "parked"
+		}
 		out = append(out, x)
 	}
 	rs, err := b.n.calls.records.since(since)
@@ -520,7 +523,11 @@ func (b *backend) Calls(_ context.Context, since time.Duration) ([]api.Call, err
 }
 
 func ended(r b2bua.Record) api.Call {
-	return api.Call{Chain: r.Chain, From: r.From.AOR.User, To: r.To.AOR.User, State: "ended", Since: r.Began, Cause: r.Cause.String(), Answered: at(r.Start), Ended: at(r.End)}
+	out := api.Call{Chain: r.Chain, From: r.From.AOR.User, To: r.To.AOR.User, State: "ended", Since: r.Began, Cause: r.Cause.String(), Answered: at(r.Start), Ended: at(r.End)}
+	for _, who := range r.By {
+		out.TransferredBy = append(out.TransferredBy, who.User)
+	}
+	return out
 }
 
 func (b *backend) Recovery(context.Context) (api.Recovery, error) {
