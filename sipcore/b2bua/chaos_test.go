@@ -42,8 +42,26 @@ func chaos(t *testing.T, seed uint64) {
 	r := rand.New(rand.NewPCG(seed, 1))
 	dice := func(n int) int { mu.Lock(); defer mu.Unlock(); return r.IntN(n) }
 	nap := func(ms int) { time.Sleep(time.Duration(dice(ms)) * time.Millisecond) }
-	w, n, ana, bob, chi := shop(t)
-	other := w.node("0002", "a", "10.0.2.1:5060")
+	w, n, ana, bob, chi, lit := midcall(t)
+	other := w.node("0002", "a", "10.0.2.1:5060", func(c *b2bua.Config) { c.Sound = c.Anchor.(*anchor).sound })
+	other.site.Codes = n.site.Codes
+	var talking sync.Map // what each phone talks in: half to its phone
+	refer := func(h *half) {
+		to := "<sip:" + []string{"201", "202", "203", "80002201", "*71", "*70", "*97", "299"}[dice(8)] + "@" + domain
+		if dice(2) == 0 {
+			talking.Range(func(k, v any) bool {
+				o := k.(*half)
+				if o == h || v != h.x || dice(2) == 0 {
+					return true
+				}
+				o.mu.Lock()
+				to += "?Replaces=" + o.id + "%3Bto-tag%3D" + o.theirs + "%3Bfrom-tag%3D" + o.ours
+				o.mu.Unlock()
+				return false
+			})
+		}
+		h.try(sip.REFER, "", referTo(to+">"))
+	}
 	zoe := w.phone(w.user(other, "201", "zoe"), "10.0.2.11:5060")
 	rough, calm := edgetest.Random(seed, float64(seed%4)/10, 30*time.Millisecond), atomic.Bool{}
 	w.net.Fate = func(from, to netip.AddrPort, b []byte) (bool, time.Duration) {
@@ -97,6 +115,17 @@ func chaos(t *testing.T, seed uint64) {
 					default:
 						x.answer(tx, "v=0 x")
 						nap(20000)
+						h := x.callee(tx)
+						talking.Store(h, x)
+						defer talking.Delete(h)
+						for range dice(3) {
+							if dice(2) == 0 {
+								refer(h)
+							} else {
+								h.try(sip.INVITE, "v=0 x\r\nm=audio 9 RTP/AVP 0\r\na="+[]string{"sendonly", "inactive", "sendrecv"}[dice(3)]+"\r\n")
+							}
+							nap(9000)
+						}
 						if dice(2) == 0 {
 							x.layer.Request(context.Background(), bye(x, tx), n2dest(tx))
 						}
@@ -121,7 +150,7 @@ func chaos(t *testing.T, seed uint64) {
 		wg.Go(func() {
 			nap(30000)
 			x := phones[dice(len(phones))]
-			number := []string{"201", "202", "203", "80002201", "80001202", "*97", "299", "0001201"}[dice(8)]
+			number := []string{"201", "202", "203", "80002201", "80001202", "*97", "299", "0001201", "**202", "**203", "*8", "*71", "*72"}[dice(13)]
 			sdp := []string{"v=0 a", "v=0 a", ""}[dice(3)]
 			name := fmt.Sprintf("%s-%d-%d", x.user.Name, seed, i)
 			h := x.callWith(func(h *half) {
@@ -141,9 +170,18 @@ func chaos(t *testing.T, seed uint64) {
 			if h.status() != 200 {
 				return
 			}
+			talking.Store(h, x)
+			defer talking.Delete(h)
 			for range dice(4) {
 				nap(5000)
-				h.try(sip.INVITE, "v=0 hold")
+				switch dice(4) {
+				case 0:
+					refer(h)
+				case 1:
+					h.try(sip.INVITE, "v=0 a\r\nm=audio 9 RTP/AVP 0\r\na="+[]string{"sendonly", "inactive", "sendrecv"}[dice(3)]+"\r\n")
+				default:
+					h.try(sip.INVITE, "v=0 hold")
+				}
 			}
 			if dice(3) > 0 {
 				nap(20000)
@@ -163,14 +201,20 @@ func chaos(t *testing.T, seed uint64) {
 			t.Errorf("site %s: %d and %d transactions are left", x.site.Code, s, c)
 		}
 	}
+	if lit.calls() != 0 {
+		t.Errorf("lamps of %d calls are lit", lit.calls())
+	}
 	w.close()
 }
 
 // try is do for a network on which no answer may come.
-func (h *half) try(method sip.RequestMethod, sdp string) {
+func (h *half) try(method sip.RequestMethod, sdp string, more ...func(*sip.Request)) {
 	h.seq++
 	req := h.request(method)
 	body(req, sdp)
+	for _, m := range more {
+		m(req)
+	}
 	tx := h.x.layer.Request(context.Background(), req, h.server())
 	for res := range tx.Responses() {
 		if method == sip.INVITE && res.IsSuccess() {
