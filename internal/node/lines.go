@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
 	"carrierclass.net/ccnode/internal/api"
+	"carrierclass.net/ccnode/internal/pair"
 	"carrierclass.net/ccnode/internal/site"
 	"carrierclass.net/ccnode/internal/state"
 	"carrierclass.net/ccnode/sipcore/b2bua"
@@ -35,11 +37,8 @@ var _ stack.House = house{}
 // Public is where a call to a public number goes: as its record says, else to
 // the user of the site who has it.
 func (h house) Public(number string) string {
-	h.n.linesMu.Lock()
-	r, ok := h.n.rescues[number]
-	h.n.linesMu.Unlock()
-	if ok && h.n.now().Before(r.until) {
-		return r.line
+	if line := h.n.pairLines.Rescued(number); line != "" {
+		return line
 	}
 	for _, x := range state.List[site.Inbound](h.n.state) {
 		if x.Name == number {
@@ -80,12 +79,6 @@ func (h house) CallBack(from site.Party) string {
 // telephone it came from (calls.md §3 step 0).
 const rescueFor = time.Hour
 
-// rescue is whom somebody wants who calls back after an emergency call.
-type rescue struct {
-	line  string // number of the telephone
-	until time.Time
-}
-
 // Urgent is called as an emergency call begins and ends: it is in the log and on
 // the front desk's telephones at once, and a call back finds the caller.
 func (h house) Urgent(e b2bua.Emergency) {
@@ -109,15 +102,12 @@ func (h house) Urgent(e b2bua.Emergency) {
 	if shop.Address != "" {
 		text += "; " + shop.Address
 	}
-	n.linesMu.Lock()
-	if n.rescues == nil {
-		n.rescues = map[string]rescue{}
-	}
+	var back []pair.Rescue
 	for _, number := range append(n.mainNumbers(), h.CallBack(e.From)) {
-		if number != "" && e.From.AOR.User != "" {
-			n.rescues[number] = rescue{e.From.AOR.User, now.Add(rescueFor)}
-		}
+		back = append(back, pair.Rescue{Number: number, Line: e.From.AOR.User, At: now, Until: now.Add(rescueFor)})
 	}
+	n.pairLines.Rescue(back...)
+	n.linesMu.Lock()
 	n.lastEmergency = &api.Emergency{At: now, Number: e.Number, From: e.From.Number, Name: e.From.Display, Trunk: e.Trunk, Over: e.Over}
 	n.linesMu.Unlock()
 	if shop.Desk == "" {
@@ -128,6 +118,16 @@ func (h house) Urgent(e b2bua.Emergency) {
 			log.Warn("The front desk has no telephone that can be told", "desk", shop.Desk)
 		}
 	}
+}
+
+// Settle asks the pair's other node about a call from outside. Two calls back
+// to who made an emergency call are never taken for one.
+func (h house) Settle(ctx context.Context, a b2bua.Arrival) (release func(), mine bool) {
+	x := pair.Arrival{Exact: a.CallID + "\x00" + a.FromTag + "\x00" + strconv.FormatUint(uint64(a.CSeq), 10)}
+	if a.Caller != "" && a.Called != "" && h.n.pairLines.Rescued(a.Called) == "" {
+		x.Alike = a.Trunk + "\x00" + a.Caller + "\x00" + a.Called
+	}
+	return h.n.pairLines.Settle(ctx, x)
 }
 
 // mainNumbers are those the trunks show of themselves.

@@ -59,23 +59,24 @@ type Node struct {
 
 	memberMu sync.Mutex // guards what changes in member: Sponsor, Filled
 
-	folder   *disk.Folder
-	store    disk.Store
-	blobs    *blob.Store
-	book     *trust.Book
-	mesh     Wire
-	engine   *replica.Engine
-	state    *state.State
-	pair     *pair.Table
-	reach    *reach
-	calls    *telephony
-	phones   *phones // nil in a world
-	fetch    *replica.Blobs
-	keeper   *keeper // nil: this box can be dialled
-	arrivals arrivals
-	lan      neighbours
-	certFP   string
-	web      *web
+	folder    *disk.Folder
+	store     disk.Store
+	blobs     *blob.Store
+	book      *trust.Book
+	mesh      Wire
+	engine    *replica.Engine
+	state     *state.State
+	pair      *pair.Table
+	pairLines *pair.Lines
+	reach     *reach
+	calls     *telephony
+	phones    *phones // nil in a world
+	fetch     *replica.Blobs
+	keeper    *keeper // nil: this box can be dialled
+	arrivals  arrivals
+	lan       neighbours
+	certFP    string
+	web       *web
 
 	announce mdns.Announcer
 	browse   func(context.Context, []netip.Addr, func(mdns.Info)) error // looks for members on the LAN
@@ -84,7 +85,6 @@ type Node struct {
 	linesStir chan struct{} // records were changed that may concern the trunks
 
 	linesMu       sync.Mutex // guards what follows
-	rescues       map[string]rescue
 	lastEmergency *api.Emergency
 
 	pairMu   sync.Mutex

@@ -29,6 +29,8 @@ import (
 const (
 	sipProtocol  = "/ccnode/sip/1"  // one SIP connection
 	pairProtocol = "/ccnode/pair/1" // bindings, between the nodes of a site
+	// Whose a call from outside is, and whom a call back is for; between the same.
+	pairLinesProtocol = "/ccnode/lines/1"
 )
 
 // telephony is signalling, media and features of the node.
@@ -48,9 +50,10 @@ func (n *Node) openTelephony(ctx context.Context, cancel context.CancelCauseFunc
 		return err
 	}
 	n.pairMu.Lock()
-	n.pair = table
+	n.pair, n.pairLines = table, pair.NewLines(n.id.Node(), n.now, n.log.With("room", "pair"))
 	n.pairMu.Unlock()
 	rooms.add(t.records.close)
+	rooms.add(n.pairLines.Close)
 	rooms.add(n.pair.Close)
 	if err := t.openMedia(); err != nil {
 		return err
@@ -114,6 +117,16 @@ func (n *Node) openTelephony(ctx context.Context, cancel context.CancelCauseFunc
 		}
 		if err := n.pair.Hear(site.NodeID(s.Peer()), s); err != nil && !errors.Is(err, io.EOF) {
 			n.log.Debug("The pair's stream ended", "err", err)
+		}
+	})
+	n.mesh.Handle(pairLinesProtocol, func(s mesh.Stream) {
+		x, ok := n.state.Node(site.NodeID(s.Peer()))
+		if !ok || x.Site != n.member.Site {
+			s.Close()
+			return
+		}
+		if err := n.pairLines.Hear(site.NodeID(s.Peer()), s); err != nil && !errors.Is(err, io.EOF) {
+			n.log.Debug("The pair's stream about lines ended", "err", err)
 		}
 	})
 	n.sharePair()
@@ -254,8 +267,12 @@ func (n *Node) sharePair() {
 	n.pairNode = other
 	if other.IsZero() {
 		n.pair.Share(nil)
+		n.pairLines.Share(nil)
 		return
 	}
+	n.pairLines.Share(func(ctx context.Context) (net.Conn, error) {
+		return n.mesh.OpenStream(ctx, mesh.PeerID(other), pairLinesProtocol)
+	})
 	n.pair.Share(func(ctx context.Context) (net.Conn, error) {
 		c, err := n.mesh.OpenStream(ctx, mesh.PeerID(other), pairProtocol)
 		n.tried(ctx, other, err)

@@ -26,11 +26,12 @@ const (
 	TooManyHops                // 483, or too many diversions
 	Failure                    // 500: our fault
 	Transferred                // the other ends talk on without this one
+	Twice                      // 482: the same call is at the pair's other node, too, which has it
 )
 
 var causeNames = [...]string{"normal", "no such number", "incomplete", "busy", "refused", "no answer", "offline",
 	"store unreachable", "no free line", "forbidden", "node full", "answered elsewhere", "cancelled", "media lost",
-	"node lost", "draining", "not acceptable", "bad request", "too many hops", "failure", "transferred"}
+	"node lost", "draining", "not acceptable", "bad request", "too many hops", "failure", "transferred", "at the other node"}
 
 func (c Cause) String() string {
 	if int(c) < len(causeNames) {

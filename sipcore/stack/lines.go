@@ -21,6 +21,9 @@ type House interface {
 	CallBack(from site.Party) string
 	// Urgent is told of emergency calls at once; it must not block.
 	Urgent(b2bua.Emergency)
+	// Settle says whose a call is that may have arrived at both nodes of the
+	// pair; see b2bua.Lines.
+	Settle(ctx context.Context, a b2bua.Arrival) (release func(), mine bool)
 }
 
 // lines are the trunks as calls want them.
