@@ -151,7 +151,11 @@ func callsCommand(s *settings) *cobra.Command {
 						}
 						secs = fmt.Sprintf("%.0f", end.Sub(*c.Answered).Seconds())
 					}
-					t.row(c.Since.Local().Format("15:04:05"), c.From, c.To, c.State, secs, dash(c.Cause), c.Chain)
+					state := c.State
+					if c.Diverted != "" {
+						state += ", " + c.Diverted
+					}
+					t.row(c.Since.Local().Format("15:04:05"), c.From, c.To, state, secs, dash(c.Cause), c.Chain)
 				}
 			})
 		},

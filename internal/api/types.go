@@ -326,6 +326,7 @@ type Call struct {
 	Chain    string     `json:"chain"`
 	From     string     `json:"from"`
 	To       string     `json:"to"`
+	Diverted string     `json:"diverted,omitempty" doc:"Why it took another way: busy, no answer, offline, unreachable, via public line"`
 	State    string     `json:"state"`
 	Since    time.Time  `json:"since"`
 	Cause    string     `json:"cause,omitempty"`

@@ -506,7 +506,7 @@ func (b *backend) RouteTest(_ context.Context, from, to string) (api.RouteTest, 
 func (b *backend) Calls(_ context.Context, since time.Duration) ([]api.Call, error) {
 	out := []api.Call{}
 	for _, c := range b.n.calls.sip.Calls() {
-		x := api.Call{Chain: c.Chain, From: c.From.User, To: c.To.User, Since: c.Began, State: "ringing", Answered: c.Start}
+		x := api.Call{Chain: c.Chain, From: c.From.User, To: c.To.User, Diverted: c.Diverted, Since: c.Began, State: "ringing", Answered: c.Start}
 		if c.Start != nil {
 			x.State = "in call"
 		}
@@ -523,7 +523,7 @@ func (b *backend) Calls(_ context.Context, since time.Duration) ([]api.Call, err
 }
 
 func ended(r b2bua.Record) api.Call {
-	out := api.Call{Chain: r.Chain, From: r.From.AOR.User, To: r.To.AOR.User, State: "ended", Since: r.Began, Cause: r.Cause.String(), Answered: at(r.Start), Ended: at(r.End)}
+	out := api.Call{Chain: r.Chain, From: r.From.AOR.User, To: r.To.AOR.User, Diverted: r.Diverted, State: "ended", Since: r.Began, Cause: r.Cause.String(), Answered: at(r.Start), Ended: at(r.End)}
 	for _, who := range r.By {
 		out.TransferredBy = append(out.TransferredBy, who.User)
 	}

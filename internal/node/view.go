@@ -164,7 +164,7 @@ func (v view) Lines() []route.Line {
 		out[i] = route.Line{Name: t.Name, Only: t.Only, Bar: t.Bar}
 		if t.Minutes > 0 && v.n.calls != nil {
 			if used := v.n.calls.records.today(t.Name); used >= time.Duration(t.Minutes)*time.Minute {
-				out[i].Over = strconv.Itoa(t.Minutes) + " minutes today"
+				out[i].Over = "its minutes of today are used up, " + strconv.Itoa(t.Minutes)
 			}
 		}
 	}

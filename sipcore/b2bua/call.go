@@ -312,6 +312,9 @@ func (c *Call) routeAs(ctx context.Context, rc route.Call) error {
 		case route.Feature:
 			return c.feature(ctx, st)
 		case route.External, route.Emergency:
+			if st.Public {
+				c.publicly()
+			}
 			var done bool
 			if cause, done = c.external(ctx, st); done {
 				return nil
@@ -405,6 +408,7 @@ func (c *Call) progress(status int, from *sip.Response, sdp []byte) error {
 	if from != nil {
 		copyHeaders(res, from)
 	}
+	c.name(res)
 	setSDP(res, body)
 	return c.tx.Respond(res)
 }
@@ -442,6 +446,7 @@ func (c *Call) pickUp(ctx context.Context, from *sip.Response, sdp []byte, by st
 	if from != nil {
 		copyHeaders(res, from)
 	}
+	c.name(res)
 	setSDP(res, body)
 	u, err := l.answer(c.tx, res)
 	l.mu.Unlock()

@@ -20,7 +20,7 @@ type Line struct {
 	Name string
 	Only []string // numbers it may call, by how they begin ("+33"); empty: all
 	Bar  []string // numbers it may not call, though Only has them
-	Over string   // why it takes no more calls now: "600 minutes today", "" if it does
+	Over string   // why it takes no more calls now, "" if it does
 }
 
 // reach is the class that a call to number needs at s. Without a country, every
@@ -70,7 +70,7 @@ func (d decision) ways(number string) (trunks []string, cause site.Cause, why st
 		case begins(number, l.Bar):
 			no = append(no, l.Name+" does not call "+strings.Join(l.Bar, ", "))
 		case l.Over != "":
-			no = append(no, l.Name+" has reached its limit: "+l.Over)
+			no = append(no, l.Name+": "+l.Over)
 		default:
 			trunks = append(trunks, l.Name)
 		}

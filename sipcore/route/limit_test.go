@@ -63,7 +63,7 @@ func TestLimitsOfTrunks(t *testing.T) {
 		{map[string]Line{"a": {Only: []string{"+49"}, Bar: []string{"+493"}}}, "external b"},
 		{map[string]Line{"a": {Over: "60 minutes today"}}, "external b"},
 		{map[string]Line{"a": {Over: "60 minutes today"}, "b": {Bar: []string{"+49"}}},
-			"forbidden: outside number +4930123456: a has reached its limit: 60 minutes today; b does not call +49"},
+			"forbidden: outside number +4930123456: a: 60 minutes today; b does not call +49"},
 		{map[string]Line{"a": {Only: []string{"+33"}}, "b": {Only: []string{"+41", "+33"}}},
 			"forbidden: outside number +4930123456: a calls only +33; b calls only +41, +33"},
 	} {

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"testing/synctest"
 	"time"
 
 	"carrierclass.net/ccnode/internal/api"
@@ -141,6 +142,7 @@ func (w *World) makeGroup(args []string) ([]string, error) {
 func (w *World) gateway(args []string) ([]string, error) {
 	number, args := option(args, "number")
 	to, args := option(args, "to")
+	minutes, args := option(args, "minutes")
 	b, args, err := w.at(args)
 	if err == nil {
 		err = need(args, 1, "gateway fxo at A")
@@ -152,6 +154,12 @@ func (w *World) gateway(args []string) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
+	limit := 0
+	if minutes != "" {
+		if limit, err = strconv.Atoi(minutes); err != nil {
+			return nil, err
+		}
+	}
 	ctx, cancel := within(10 * time.Second)
 	defer cancel()
 	if to != "" {
@@ -159,7 +167,7 @@ func (w *World) gateway(args []string) ([]string, error) {
 			return nil, err
 		}
 	}
-	_, err = b.api.Shop().Trunks.Create(ctx, adminsName, site.Trunk{Head: site.Head{Name: args[0]}, Kind: "peer", Via: "lan", Server: p.tel.Addr().String(), Number: number})
+	_, err = b.api.Shop().Trunks.Create(ctx, adminsName, site.Trunk{Head: site.Head{Name: args[0]}, Kind: "peer", Via: "lan", Server: p.tel.Addr().String(), Number: number, Minutes: limit})
 	return nil, err
 }
 
@@ -239,6 +247,7 @@ func (w *World) texts(args []string) (out []string, err error) {
 	if p == nil {
 		return nil, fmt.Errorf("%s has no telephone", args[0])
 	}
+	synctest.Wait() // what was sent has arrived
 	for _, t := range p.tel.Texts() {
 		out = append(out, args[0]+": "+t)
 	}
@@ -248,7 +257,7 @@ func (w *World) texts(args []string) (out []string, err error) {
 // patch is one field of a user, as a person writes it.
 func patch(field, value string) (p api.UserPatch, err error) {
 	texts := map[string]**string{"number": &p.Number, "name": &p.Name, "e164": &p.E164, "forwardAll": &p.ForwardAll, "forwardBusy": &p.ForwardBusy,
-		"forwardNoAnswer": &p.ForwardNoAnswer, "forwardOffline": &p.ForwardOffline, "pin": &p.PIN}
+		"forwardNoAnswer": &p.ForwardNoAnswer, "forwardOffline": &p.ForwardOffline, "pin": &p.PIN, "class": &p.Class}
 	flags := map[string]**bool{"disabled": &p.Disabled, "deleted": &p.Deleted, "doNotDisturb": &p.DoNotDisturb}
 	switch {
 	case texts[field] != nil:
@@ -490,4 +499,53 @@ func (w *World) hangups(args []string) ([]string, error) {
 		return nil, err
 	}
 	return nil, w.hangup(args[0])
+}
+
+// routes, route ana bob at A, tells what would become of a call.
+func (w *World) routes(args []string) ([]string, error) {
+	b, args, err := w.at(args)
+	if err == nil {
+		err = need(args, 2, "route ana bob at A")
+	}
+	p := w.phones[args[0]]
+	if err == nil && p == nil {
+		err = fmt.Errorf("%s has no telephone", args[0])
+	}
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := within(time.Second)
+	defer cancel()
+	r, err := b.api.RouteTest(ctx, p.user.Number, w.number(p, args[1]))
+	return r.Steps, err
+}
+
+// records tells which calls ended at a box lately.
+func (w *World) records(args []string) (out []string, err error) {
+	in, args := option(args, "in")
+	b, args, err := w.at(args)
+	if err == nil {
+		err = need(args, 0, "records at A in 1h")
+	}
+	since := time.Hour
+	if err == nil && in != "" {
+		since, err = time.ParseDuration(in)
+	}
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := within(time.Second)
+	defer cancel()
+	cs, err := b.api.Calls(ctx, since)
+	for _, c := range cs {
+		line := fmt.Sprintf("%s: %s to %s, %s", b.name, c.From, c.To, c.Cause)
+		if c.Diverted != "" {
+			line += ", " + c.Diverted
+		}
+		if c.Answered != nil && c.Ended != nil {
+			line += fmt.Sprintf(", %.0f s", c.Ended.Sub(*c.Answered).Seconds())
+		}
+		out = append(out, line)
+	}
+	return out, err
 }

@@ -55,10 +55,13 @@ func (w *World) listen(_, to netip.AddrPort, b []byte) {
 	status, rest, _ := strings.Cut(head, "\r\n")
 	r := reply{status: strings.TrimPrefix(status, "SIP/2.0 ")}
 	invite := false
+	name := "" // whom the caller is told that he is connected with
 	for line := range strings.SplitSeq(rest, "\r\n") {
-		name, value, _ := strings.Cut(line, ":")
+		header, value, _ := strings.Cut(line, ":")
 		value = strings.TrimSpace(value)
-		switch strings.ToLower(name) {
+		switch strings.ToLower(header) {
+		case "p-asserted-identity":
+			name, _, _ = strings.Cut(strings.TrimPrefix(value, `"`), `"`)
 		case "call-id", "i":
 			r.callID = value
 		case "cseq":
@@ -67,6 +70,9 @@ func (w *World) listen(_, to netip.AddrPort, b []byte) {
 	}
 	if !invite {
 		return
+	}
+	if name != "" {
+		r.status += " [" + name + "]"
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -32,7 +32,7 @@ func init() {
 		"settled":   (*World).settled,   // settled [in 20s] [A C]: all hold the same and owe nothing
 		"create":    (*World).create,    // create bob at B [number 201]
 		"group":     (*World).makeGroup, // group sales 300 ana ben at A [turn] [overflow voicemail]
-		"gateway":   (*World).gateway,   // gateway fxo at A [number +33…] [to 201]: a line to the outside on the LAN, and its telephone
+		"gateway":   (*World).gateway,   // gateway fxo at A [number +33…] [to 201] [minutes 5]: a line to the outside on the LAN, and its telephone
 		"hours":     (*World).hours,     // hours shop Mo-Fr 09:00-18:00 at A: opening hours in Europe/Paris
 		"menu":      (*World).menu,      // menu main 310 1=201,2=300 at A [hours shop] [closed 301]: closed: where calls go then
 		"press":     (*World).press,     // press ana 1: keys, by who made a call; then who answers
@@ -52,6 +52,8 @@ func init() {
 		"out":       (*World).out,       // out bob: nobody answers that telephone
 		"home":      (*World).home,      // home bob
 		"unplug":    (*World).unplug,    // unplug bob: the telephone is gone without a word
+		"route":     (*World).routes,    // route ana bob at A: what would become of a call
+		"records":   (*World).records,   // records at A [in 1h]: calls that ended there lately
 		"where":     (*World).where,     // where bob at A-b [in 200ms]
 		"lamp":      (*World).lamp,      // lamp bob
 		"call":      func(w *World, a []string) ([]string, error) { return w.calls(a) },
