@@ -33,6 +33,7 @@ func init() {
 		"create":    (*World).create,    // create bob at B [number 201]
 		"group":     (*World).makeGroup, // group sales 300 ana ben at A [turn] [overflow voicemail]
 		"gateway":   (*World).gateway,   // gateway fxo at A [number +33…] [to 201] [minutes 5]: a line to the outside on the LAN, and its telephone
+		"fork":      (*World).fork,      // fork fxo +33… [ids] [apart 300ms]: the provider sends one call to both boxes
 		"hours":     (*World).hours,     // hours shop Mo-Fr 09:00-18:00 at A: opening hours in Europe/Paris
 		"menu":      (*World).menu,      // menu main 310 1=201,2=300 at A [hours shop] [closed 301]: closed: where calls go then
 		"press":     (*World).press,     // press ana 1: keys, by who made a call; then who answers
