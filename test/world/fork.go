@@ -140,11 +140,10 @@ func (w *World) fork(args []string) ([]string, error) {
 		if strings.HasPrefix(c.status, "200") {
 			_, _ = sock.WriteToUDPAddrPort(message("BYE", i, c, c.to), netip.AddrPortFrom(c.box.ip, sipPort))
 		}
-		for _, s := range c.heard {
-			out = append(out, c.box.name+": "+s)
-		}
+		out = append(out, "a box: "+strings.Join(c.heard, ", "))
 	}
 	mu.Unlock()
+	slices.Sort(out) // chance says which box it is
 	if dead != nil {
 		out = append(out, dead.Error())
 	}
