@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
+	"io"
 	"sync"
 
 	"github.com/emiago/sipgo/sip"
@@ -29,6 +30,7 @@ type Call struct {
 	caller string
 	name   string
 	out    bool
+	old    *Call                 // that this one replaces
 	begun  *sip.Request          // what came, or was sent first
 	server *transaction.ServerTx // incoming: the INVITE
 
@@ -39,6 +41,7 @@ type Call struct {
 
 	mu       sync.Mutex
 	dlg      dialog
+	early    dialog // outgoing: what the last provisional response with a tag began
 	sdp      sdpWriter
 	theirs   description
 	mine     direction // wanted here
@@ -62,7 +65,7 @@ type accepted struct {
 }
 
 func (p *Phone) newCall(d dialog) (*Call, error) {
-	a, err := openAudio(p.cfg.Listen, p.cfg.Local, &p.tone, p.cfg.Now, lockedRand{p})
+	a, err := openAudio(p.cfg.Listen, p.cfg.Local, &p.tone, p.cfg.Now, p.cfg.Rand)
 	if err != nil {
 		return nil, err
 	}
@@ -79,13 +82,16 @@ func (p *Phone) newCall(d dialog) (*Call, error) {
 	return c, nil
 }
 
-// lockedRand is the phone's random source for several goroutines.
-type lockedRand struct{ p *Phone }
+// lockedRand makes a random source fit for several goroutines.
+type lockedRand struct {
+	mu sync.Mutex
+	r  io.Reader
+}
 
-func (r lockedRand) Read(b []byte) (int, error) {
-	r.p.rand.Lock()
-	defer r.p.rand.Unlock()
-	return r.p.cfg.Rand.Read(b)
+func (r *lockedRand) Read(b []byte) (int, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.r.Read(b)
 }
 
 // ID is the call's Call-ID.

@@ -43,6 +43,11 @@ func (c *Call) cancelled(cause error) {
 // DialStart is Dial without waiting for anything; see WaitRinging and
 // WaitAnswered. ctx bounds only the start.
 func (p *Phone) DialStart(ctx context.Context, dialled string) (*Call, error) {
+	return p.dial(ctx, dialled)
+}
+
+// dial is DialStart with more headers.
+func (p *Phone) dial(ctx context.Context, dialled string, more ...sip.Header) (*Call, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -69,6 +74,9 @@ func (p *Phone) DialStart(ctx context.Context, dialled string) (*Call, error) {
 	w := wish{build: func() *sip.Request {
 		req := c.next(sip.INVITE)
 		p.about(req)
+		for _, h := range more {
+			req.AppendHeader(sip.HeaderClone(h))
+		}
 		setSDP(req, offer)
 		return req
 	}, started: c.started, observe: c.progress, late: c.late}
@@ -109,6 +117,10 @@ func (c *Call) progress(res *sip.Response) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if res.To().Params.GetOr("tag", "") != "" && !c.isUp { // RFC 3261 §12.1
+		c.early = c.dlg
+		c.early.established(res)
+	}
 	if res.StatusCode == 180 || res.StatusCode == 183 {
 		c.rings()
 	}

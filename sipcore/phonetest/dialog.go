@@ -94,10 +94,11 @@ func setSDP(msg sip.Message, sdp []byte) {
 	msg.SetBody(sdp)
 }
 
-const allow = "INVITE, ACK, BYE, CANCEL, OPTIONS, UPDATE, INFO, NOTIFY, MESSAGE"
+const allow = "INVITE, ACK, BYE, CANCEL, OPTIONS, UPDATE, INFO, NOTIFY, MESSAGE, REFER"
 
 // about adds what the phone says of itself.
 func (p *Phone) about(msg sip.Message) {
 	msg.AppendHeader(&sip.ContactHeader{Address: p.contact(), Params: sip.HeaderParams{{K: "+sip.instance", V: `"<` + p.instance + `>"`}}})
 	msg.AppendHeader(sip.NewHeader("Allow", allow))
+	msg.AppendHeader(sip.NewHeader("Supported", "replaces"))
 }

@@ -1,13 +1,13 @@
 // Package phonetest is a whole telephone, for tests and for the demonstration:
-// it registers, dials, rings, answers, holds, presses keys, hears tones and
-// shows the message lamp. It speaks real SIP and RTP on real sockets, with a
+// it registers, dials, rings, answers, holds, transfers, picks up, presses keys,
+// hears tones and shows the message lamp. It speaks real SIP and RTP on real sockets, with a
 // media endpoint of its own that shares nothing with the product's.
 //
 // Its law: it behaves as the standards say, not as our server would like it.
 // It retries at its next server what nobody answers within Config.Patience,
 // and registers there.
 //
-// RFC 3261, 3264, 3550, 3551 (PCMU only), 4733, 6665 and 3842.
+// RFC 3261, 3264, 3515, 3550, 3551 (PCMU only), 3842, 3891, 4733, 5589 and 6665.
 //
 // In use:
 //
@@ -80,22 +80,23 @@ type Phone struct {
 	instance string
 	tone     atomic.Uint64 // math.Float64bits
 	incoming chan *Call
+	sent     chan *Call      // calls made because a REFER asked for them
 	ctx      context.Context // the phone's life
 	cancel   context.CancelCauseFunc
 	wg       sync.WaitGroup
 	served   chan struct{}
 
-	mu      sync.Mutex
-	server  int // index in Servers of the one that answered last
-	calls   map[string]*Call
-	texts   []string
-	auth    map[string]*authentication // by method
-	closed  bool
-	reg     registration
-	lamp    lamp
-	rand    sync.Mutex    // guards cfg.Rand
-	regTurn chan struct{} // holds one token: one REGISTER at a time
-	mwiTurn chan struct{}
+	mu        sync.Mutex
+	server    int // index in Servers of the one that answered last
+	calls     map[string]*Call
+	referrals map[string]*referral // by Call-ID: the newest REFER of each call
+	texts     []string
+	auth      map[string]*authentication // by method
+	closed    bool
+	reg       registration
+	lamp      lamp
+	regTurn   chan struct{} // holds one token: one REGISTER at a time
+	mwiTurn   chan struct{}
 }
 
 var (
@@ -130,11 +131,12 @@ func New(cfg Config) (*Phone, error) {
 	if cfg.Rand == nil {
 		cfg.Rand = rand.Reader
 	}
+	cfg.Rand = &lockedRand{r: cfg.Rand} // the edge and the transactions read it too
 	if !cfg.Local.IsValid() {
 		cfg.Local = localFor(cfg.Servers)
 	}
-	p := &Phone{cfg: cfg, log: cfg.Logger, incoming: make(chan *Call, 16), served: make(chan struct{}),
-		calls: map[string]*Call{}, auth: map[string]*authentication{}, regTurn: make(chan struct{}, 1), mwiTurn: make(chan struct{}, 1)}
+	p := &Phone{cfg: cfg, log: cfg.Logger, incoming: make(chan *Call, 16), sent: make(chan *Call, 16), served: make(chan struct{}),
+		calls: map[string]*Call{}, referrals: map[string]*referral{}, auth: map[string]*authentication{}, regTurn: make(chan struct{}, 1), mwiTurn: make(chan struct{}, 1)}
 	p.cfg.Name = strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(cfg.Name) // as it stands between quotes
 	p.tone.Store(math.Float64bits(cfg.Tone))
 	p.reg.changed, p.reg.moved = make(chan struct{}), make(chan struct{}, 1)
@@ -145,7 +147,7 @@ func New(cfg Config) (*Phone, error) {
 
 	var err error
 	listen := netip.AddrPortFrom(cfg.Local, 0)
-	ec := edge.Config{Listen: []edge.Listen{{Transport: cfg.Transport, Addr: listen}}, Logger: cfg.Logger, Now: cfg.Now, Rand: cfg.Rand}
+	ec := edge.Config{Supported: []string{"replaces"}, Listen: []edge.Listen{{Transport: cfg.Transport, Addr: listen}}, Logger: cfg.Logger, Now: cfg.Now, Rand: cfg.Rand}
 	if cfg.Listen != nil {
 		ec.Listen = nil
 	}
@@ -230,10 +232,7 @@ func (p *Phone) spawn(f func()) bool {
 // token is n random bytes in hexadecimal.
 func (p *Phone) token(n int) string {
 	b := make([]byte, n)
-	p.rand.Lock()
-	_, err := io.ReadFull(p.cfg.Rand, b)
-	p.rand.Unlock()
-	if err != nil {
+	if _, err := io.ReadFull(p.cfg.Rand, b); err != nil {
 		panic("phonetest: random source failed: " + err.Error())
 	}
 	return hex.EncodeToString(b)

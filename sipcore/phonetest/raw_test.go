@@ -153,7 +153,7 @@ func TestEveryMethodIsAnswered(t *testing.T) {
 		in     *Call
 		want   int
 	}{{sip.OPTIONS, nil, 200}, {sip.OPTIONS, c, 200}, {sip.INFO, c, 200}, {sip.UPDATE, c, 200}, {sip.INFO, nil, 481}, {sip.BYE, nil, 481},
-		{sip.NOTIFY, nil, 481}, {sip.REFER, c, 405}, {sip.MESSAGE, nil, 200}, {sip.MESSAGE, c, 405}, {sip.PRACK, c, 405}} {
+		{sip.NOTIFY, nil, 481}, {sip.REFER, c, 400}, {sip.SUBSCRIBE, c, 405}, {sip.MESSAGE, nil, 200}, {sip.MESSAGE, c, 405}, {sip.PRACK, c, 405}} {
 		res := p.final(p.send(ph, x.in, x.method, "", sip.NewHeader("Event", "message-summary")))
 		if res.StatusCode != x.want {
 			t.Errorf("%s, in a call: %v: got %d, want %d", x.method, x.in != nil, res.StatusCode, x.want)

@@ -58,7 +58,7 @@ func (p *Phone) find(callID, tag string) *Call {
 
 func (p *Phone) inDialog(tx *transaction.ServerTx, tag string) {
 	req := tx.Request()
-	if req.Method == sip.NOTIFY && p.notified(tx, tag) {
+	if req.Method == sip.NOTIFY && (p.notified(tx, tag) || p.reported(tx, tag)) {
 		return
 	}
 	c := p.find(req.CallID().Value(), tag)
@@ -86,6 +86,8 @@ func (p *Phone) inDialog(tx *transaction.ServerTx, tag string) {
 		c.end(End{Reason: strings.Clone(message.Get(req, "Reason"))})
 	case sip.INVITE, sip.UPDATE:
 		c.reinvited(tx)
+	case sip.REFER:
+		c.referred(tx)
 	case sip.INFO, sip.OPTIONS, sip.NOTIFY:
 		p.respond(tx, tx.Response(200, ""))
 	default:
@@ -146,6 +148,11 @@ func (p *Phone) invited(tx *transaction.ServerTx) {
 		p.respond(tx, tx.Response(482, ""))
 		return
 	}
+	old, status := p.replaced(req)
+	if status != 0 {
+		p.respond(tx, tx.Response(status, ""))
+		return
+	}
 	c, err := p.newCall(p.dialogOf(req, tx.Tag(), tx.Flow()))
 	if err != nil {
 		p.log.Warn("Call refused by the phone", "user", p.cfg.User, "err", err)
@@ -153,6 +160,7 @@ func (p *Phone) invited(tx *transaction.ServerTx) {
 		return
 	}
 	c.mu.Lock()
+	c.old = old
 	c.server, c.begun, c.theirs, c.offered = tx, req, offer, len(req.Body()) > 0
 	c.caller, c.name = strings.Clone(req.From().Address.User), message.Unquote(`"`+req.From().DisplayName+`"`)
 	c.mu.Unlock()
@@ -162,6 +170,9 @@ func (p *Phone) invited(tx *transaction.ServerTx) {
 		p.respond(tx, tx.Response(486, ""))
 		c.end(End{Here: true, Status: 486})
 		return
+	}
+	if old != nil {
+		p.spawn(c.takeOver) // ends when the old call is over, or with the phone
 	}
 	p.spawn(func() { // ends when answered, refused or cancelled, or with the phone
 		select {
