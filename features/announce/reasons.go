@@ -24,7 +24,7 @@ func NewReasons(log *slog.Logger) (*Reasons, error) {
 	if err != nil {
 		return nil, err
 	}
-	for c := site.Normal; c <= site.Failure; c++ {
+	for c := site.Normal; c <= site.LineDown; c++ {
 		for _, name := range prompts.Cause(c) {
 			if _, ok := words.Clip(name); !ok {
 				return nil, fmt.Errorf("announcement of %q: there is no prompt %q", c, name)

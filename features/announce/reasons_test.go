@@ -23,7 +23,7 @@ func TestWhatCallersHear(t *testing.T) {
 	}
 	for cause, want := range map[site.Cause]string{
 		site.NoSuchNumber: "not-in-service", site.NoAnswer: "no-answer", site.Offline: "no-answer", site.Unreachable: "greeting-unreachable",
-		site.NoLine: "lines-busy", site.NodeFull: "lines-busy", site.Forbidden: "not-permitted", site.Incomplete: "tone",
+		site.NoLine: "lines-busy", site.LineDown: "lines-busy", site.NodeFull: "lines-busy", site.Forbidden: "not-permitted", site.Incomplete: "tone",
 		site.Busy: "", site.Refused: "", site.Cancelled: "", site.NotAcceptable: "", site.Failure: "",
 	} {
 		synctest.Test(t, func(t *testing.T) {

@@ -82,7 +82,7 @@ func Cause(c site.Cause) []string {
 		return []string{"no-answer"}
 	case site.Unreachable:
 		return []string{"greeting-unreachable"}
-	case site.NoLine, site.NodeFull:
+	case site.NoLine, site.LineDown, site.NodeFull:
 		return []string{"lines-busy"}
 	case site.Forbidden:
 		return []string{"not-permitted"}

@@ -200,6 +200,16 @@ func (b *backend) PatchSite(ctx context.Context, by string, p api.SitePatch) (ap
 	return b.Site(ctx)
 }
 
+// trunkNames are the site's lines to the outside, in order of preference.
+func (n *Node) trunkNames() []string {
+	all := n.trunkRecords()
+	out := make([]string, len(all))
+	for i, t := range all {
+		out[i] = t.Name
+	}
+	return out
+}
+
 func (n *Node) trunkRecords() []site.Trunk {
 	all := slices.DeleteFunc(state.List[site.Trunk](n.state), func(t site.Trunk) bool { return t.Disabled })
 	slices.SortStableFunc(all, func(a, b site.Trunk) int { return cmp.Compare(a.Order, b.Order) })

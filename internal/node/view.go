@@ -160,8 +160,12 @@ func (v view) Class(user site.RecordID) route.Class {
 func (v view) Lines() []route.Line {
 	all := v.n.trunkRecords()
 	out := make([]route.Line, len(all))
+	down := map[string]bool{}
+	for _, s := range v.n.lines() {
+		down[s.Name] = !s.Usable
+	}
 	for i, t := range all {
-		out[i] = route.Line{Name: t.Name, Only: t.Only, Bar: t.Bar}
+		out[i] = route.Line{Name: t.Name, Only: t.Only, Bar: t.Bar, Down: down[t.Name]}
 		if t.Minutes > 0 && v.n.calls != nil {
 			if used := v.n.calls.records.today(t.Name); used >= time.Duration(t.Minutes)*time.Minute {
 				out[i].Over = "its minutes of today are used up, " + strconv.Itoa(t.Minutes)

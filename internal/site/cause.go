@@ -27,11 +27,12 @@ const (
 	Failure                    // 500: our fault
 	Transferred                // the other ends talk on without this one
 	Twice                      // 482: the same call is at the pair's other node, too, which has it
+	LineDown                   // 480, Q.850 38: no line answers
 )
 
 var causeNames = [...]string{"normal", "no such number", "incomplete", "busy", "refused", "no answer", "offline",
 	"store unreachable", "no free line", "forbidden", "node full", "answered elsewhere", "cancelled", "media lost",
-	"node lost", "draining", "not acceptable", "bad request", "too many hops", "failure", "transferred", "at the other node"}
+	"node lost", "draining", "not acceptable", "bad request", "too many hops", "failure", "transferred", "at the other node", "lines down"}
 
 func (c Cause) String() string {
 	if int(c) < len(causeNames) {

@@ -33,6 +33,7 @@ var codes = map[site.Cause]code{
 	site.Offline:       {480, "", 20, "Subscriber absent"},
 	site.Unreachable:   {480, "", 27, "Site cannot be reached"},
 	site.NoLine:        {480, "", 34, "No line available"},
+	site.LineDown:      {480, "", 38, "Lines are down"},
 	site.Forbidden:     {403, "", 21, "Call not permitted"},
 	site.NodeFull:      {480, "", 42, "Switching equipment congestion"},
 	site.Elsewhere:     {487, "", 26, "Call completed elsewhere"},
@@ -101,7 +102,7 @@ func causeOf(res *sip.Response) site.Cause {
 	case 415, 488, 606:
 		return site.NotAcceptable
 	case 480, 408:
-		for _, c := range [...]site.Cause{site.Offline, site.Unreachable, site.NoLine, site.NodeFull, site.Draining, site.NoAnswer} {
+		for _, c := range [...]site.Cause{site.Offline, site.Unreachable, site.NoLine, site.LineDown, site.NodeFull, site.Draining, site.NoAnswer} {
 			if q == codes[c].q850 {
 				return c
 			}

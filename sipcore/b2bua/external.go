@@ -82,6 +82,7 @@ func (c *Call) external(ctx context.Context, st route.Step) (cause site.Cause, d
 		}()
 	}
 	cause = site.NoLine
+	full := false // some line had no channel
 	for _, name := range st.Trunks {
 		if c.ctx.Err() != nil {
 			return failure(c.cause()), false
@@ -91,6 +92,7 @@ func (c *Call) external(ctx context.Context, st route.Step) (cause site.Cause, d
 			c.srv.drop(drop)
 		}
 		if !ok {
+			full = true
 			continue
 		}
 		out, err := lines.Outgoing(name, call)
@@ -106,9 +108,15 @@ func (c *Call) external(ctx context.Context, st route.Step) (cause site.Cause, d
 				lease.Release()
 				return cause, done
 			}
+			if !urgent { // what a broken line says is not what the called party says
+				cause = site.LineDown
+			}
 			c.srv.log.Info("The next way out is tried", "call", c.chain, "trunk", name, "to", d.String(), "cause", cause.String())
 		}
 		lease.Release()
+	}
+	if full && cause == site.LineDown {
+		cause = site.NoLine
 	}
 	return cause, false
 }

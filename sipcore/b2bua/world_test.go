@@ -65,6 +65,7 @@ type node struct {
 	suspects map[site.ID]bool
 	notes    []string
 	records  []string
+	lines    []route.Line
 	feature  func(ctx context.Context, name site.FeatureName, c *b2bua.Call) error
 }
 
@@ -281,7 +282,7 @@ func (v view) Settings(id site.RecordID) (route.Settings, bool) {
 }
 func (v view) Bindings(a site.AOR) int         { return len(v.n.Bindings(a)) }
 func (v view) Suspect(id site.ID) bool         { v.n.mu.Lock(); defer v.n.mu.Unlock(); return v.n.suspects[id] }
-func (v view) Lines() []route.Line             { return nil }
+func (v view) Lines() []route.Line             { return v.n.lines }
 func (v view) Returns(string) bool             { return false }
 func (v view) Class(site.RecordID) route.Class { return "" }
 

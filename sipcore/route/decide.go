@@ -96,7 +96,7 @@ func (d decision) first(t target) Step {
 		if d.c.Peer && d.by.User.IsZero() {
 			return reject(site.Forbidden, t.why+": other sites have no way out through this one")
 		}
-		trunks, cause, why := d.ways(t.number)
+		trunks, _, cause, why := d.ways(t.number)
 		if len(trunks) == 0 {
 			return Step{Kind: Reject, Cause: cause, Number: t.number, Why: t.why + ": " + why}
 		}

@@ -20,6 +20,7 @@ type Line struct {
 	Name string
 	Only []string // numbers it may call, by how they begin ("+33"); empty: all
 	Bar  []string // numbers it may not call, though Only has them
+	Down bool     // calls are not expected to pass: tried when there is nothing better
 	Over string   // why it takes no more calls now, "" if it does
 }
 
@@ -51,18 +52,19 @@ func (d decision) class() (c Class, who string) {
 	return c, who
 }
 
-// ways are the trunks that may call number, in order; if there are none, why
+// ways are the trunks that may call number, in order, and those last that are
+// down, up to how many are not; if there are none, why
 // not, which is the rule that stopped the call first.
-func (d decision) ways(number string) (trunks []string, cause site.Cause, why string) {
+func (d decision) ways(number string) (trunks []string, up int, cause site.Cause, why string) {
 	all := d.v.Lines()
 	if len(all) == 0 {
-		return nil, site.NoLine, "this site has no line to the outside"
+		return nil, 0, site.NoLine, "this site has no line to the outside"
 	}
 	need := reach(d.v.Own(), number)
 	if c, who := d.class(); !c.may(need) {
-		return nil, site.Forbidden, who + " may make " + string(c) + " calls only, and this one is " + string(need)
+		return nil, 0, site.Forbidden, who + " may make " + string(c) + " calls only, and this one is " + string(need)
 	}
-	var no []string
+	var no, down []string
 	for _, l := range all {
 		switch {
 		case len(l.Only) > 0 && !begins(number, l.Only):
@@ -71,14 +73,16 @@ func (d decision) ways(number string) (trunks []string, cause site.Cause, why st
 			no = append(no, l.Name+" does not call "+strings.Join(l.Bar, ", "))
 		case l.Over != "":
 			no = append(no, l.Name+": "+l.Over)
+		case l.Down:
+			down = append(down, l.Name)
 		default:
 			trunks = append(trunks, l.Name)
 		}
 	}
-	if len(trunks) == 0 {
-		return nil, site.Forbidden, strings.Join(no, "; ")
+	if up = len(trunks); up+len(down) == 0 {
+		return nil, 0, site.Forbidden, strings.Join(no, "; ")
 	}
-	return trunks, 0, ""
+	return append(trunks, down...), up, 0, ""
 }
 
 func begins(number string, with []string) bool {

@@ -62,6 +62,8 @@ func TestLimitsOfTrunks(t *testing.T) {
 		{map[string]Line{"b": {Bar: []string{"+49"}}}, "external a"},
 		{map[string]Line{"a": {Only: []string{"+49"}, Bar: []string{"+493"}}}, "external b"},
 		{map[string]Line{"a": {Over: "60 minutes today"}}, "external b"},
+		{map[string]Line{"a": {Down: true}}, "external b a"},
+		{map[string]Line{"a": {Down: true}, "b": {Down: true}}, "external a b"},
 		{map[string]Line{"a": {Over: "60 minutes today"}, "b": {Bar: []string{"+49"}}},
 			"forbidden: outside number +4930123456: a: 60 minutes today; b does not call +49"},
 		{map[string]Line{"a": {Only: []string{"+33"}}, "b": {Only: []string{"+41", "+33"}}},

@@ -70,6 +70,9 @@ func (d decision) publicly(e Entry) (number string, trunks []string, no string) 
 	case d.v.Returns(number):
 		return number, nil, number + " is delivered to this site"
 	}
-	trunks, _, no = d.ways(number)
-	return number, trunks, no
+	trunks, up, _, no := d.ways(number)
+	if up == 0 && no == "" { // what cuts the site off often cuts the trunk, too
+		no = "every line is down"
+	}
+	return number, trunks[:up], no
 }

@@ -46,6 +46,7 @@ func TestUnreachableSite(t *testing.T) {
 		{name: "national class", set: class(National), causes: []site.Cause{gone}, want: "away 0017201 0017 > external 0017201 +33472001201 via public line"},
 		{name: "a number abroad, national class", set: func(f *fleet) { class(National)(f); chi(f, func(e *Entry) { e.E164 = "+4930123456" }) }, causes: []site.Cause{gone}, want: "away 0017201 0017 > feature voicemail 0017201 (unreachable)"},
 		{name: "the trunk does not call there", set: func(f *fleet) { f.limits = map[string]Line{"t": {Bar: []string{"+334"}}} }, causes: []site.Cause{gone}, want: "away 0017201 0017 > feature voicemail 0017201 (unreachable)"},
+		{name: "the trunk is down", set: func(f *fleet) { f.limits = map[string]Line{"t": {Down: true}} }, causes: []site.Cause{gone}, want: "away 0017201 0017 > feature voicemail 0017201 (unreachable)"},
 		{name: "the site answers", causes: []site.Cause{site.Busy}, want: "away 0017201 0017 > reject busy"},
 		{name: "served elsewhere first", set: func(f *fleet) { chi(f, func(e *Entry) { e.Serving = []site.ID{{3}} }) }, causes: []site.Cause{gone, gone}, want: "away 0017201 0017 > ring 0017201 0018 > external 0017201 +33472001201 via public line"},
 		{name: "nobody registered there", set: func(f *fleet) { chi(f, func(e *Entry) { e.Serving = []site.ID{{3}} }) }, causes: []site.Cause{gone, site.Offline}, want: "away 0017201 0017 > ring 0017201 0018 > external 0017201 +33472001201 via public line"},

@@ -112,6 +112,7 @@ func (w *World) id(who string) string {
 // makeGroup, group sales 300 ana ben at A [turn] [overflow bob], makes a number that rings several.
 func (w *World) makeGroup(args []string) ([]string, error) {
 	overflow, args := option(args, "overflow")
+	public, args := option(args, "e164")
 	turn := len(args) > 0 && args[len(args)-1] == "turn"
 	if turn {
 		args = args[:len(args)-1]
@@ -123,7 +124,7 @@ func (w *World) makeGroup(args []string) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	g := site.Group{Head: site.Head{Name: args[0]}, Number: args[1], Overflow: overflow}
+	g := site.Group{Head: site.Head{Name: args[0]}, Number: args[1], Overflow: overflow, E164: public}
 	if turn {
 		g.Strategy = "turn"
 	}

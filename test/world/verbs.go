@@ -31,7 +31,7 @@ func init() {
 		"bytes":     (*World).bytes,     // bytes wan | bytes lan | bytes, and "under N"
 		"settled":   (*World).settled,   // settled [in 20s] [A C]: all hold the same and owe nothing
 		"create":    (*World).create,    // create bob at B [number 201]
-		"group":     (*World).makeGroup, // group sales 300 ana ben at A [turn] [overflow voicemail]
+		"group":     (*World).makeGroup, // group sales 300 ana ben at A [turn] [overflow voicemail] [e164 +33…]
 		"gateway":   (*World).gateway,   // gateway fxo at A [number +33…] [to 201] [minutes 5]: a line to the outside on the LAN, and its telephone
 		"fork":      (*World).fork,      // fork fxo +33… [ids] [apart 300ms]: the provider sends one call to both boxes
 		"hours":     (*World).hours,     // hours shop Mo-Fr 09:00-18:00 at A: opening hours in Europe/Paris
