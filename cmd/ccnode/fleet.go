@@ -50,6 +50,9 @@ func statusRows(t *table, st api.Status) {
 		}
 		t.row("emergency", e.At.Local().Format("2006-01-02 15:04:05"), e.Number+" called by "+e.Name+" "+e.From, by)
 	}
+	if len(st.Trunks) > 0 {
+		t.row(testedWords(st.Tested)...)
+	}
 	t.row("only here", fmt.Sprintf("%d changes, %d recordings, %s would die with this box", st.Only.Changes, st.Only.Blobs, size(st.Only.Bytes)))
 	for _, sc := range st.Scopes {
 		done := ""

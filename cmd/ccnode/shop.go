@@ -180,7 +180,7 @@ func recordFlags[T any](f *pflag.FlagSet) func() (map[string]any, error) {
 	add = func(t reflect.Type, prefix string, into ...string) {
 		for _, x := range reflect.VisibleFields(t) {
 			n := jsonName(x)
-			if x.Anonymous || n == "" || n == "-" || prefix == "" && slices.Contains([]string{"id", "etag", "name", "deleted"}, n) {
+			if x.Anonymous || n == "" || n == "-" || prefix == "" && slices.Contains([]string{"id", "etag", "name", "deleted", "tested"}, n) {
 				continue
 			}
 			name, help := prefix+words(n, "-"), x.Tag.Get("doc")

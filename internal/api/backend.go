@@ -44,6 +44,9 @@ type Backend interface {
 	Bytes(ctx context.Context, over time.Duration) (Bytes, error)
 	RouteTest(ctx context.Context, from, to string) (RouteTest, error)
 	Calls(ctx context.Context, since time.Duration) ([]Call, error)
+	// EmergencyTest says how an emergency call from somebody would go now;
+	// nothing is dialled.
+	EmergencyTest(ctx context.Context, from string) (EmergencyPlan, error)
 
 	// Recovery returns the root key's words while this box still has them;
 	// ConfirmRecovery makes it forget them. Both are for the console only.

@@ -5,6 +5,8 @@ import (
 	"net/http"
 
 	"github.com/danielgtaylor/huma/v2"
+
+	"carrierclass.net/ccnode/internal/site"
 )
 
 // SiteSettings is the site of the node that answers, and how its phones dial.
@@ -33,7 +35,38 @@ type SitePatch struct {
 	Emergency *[]string `json:"emergency,omitempty" minItems:"1" maxItems:"20"`
 }
 
+// An EmergencyPlan is how an emergency call would go now (calls without a
+// password, a limit or a block, line after line).
+type EmergencyPlan struct {
+	From     string              `json:"from"`
+	Numbers  []string            `json:"numbers" doc:"That are emergency calls here"`
+	Location string              `json:"location,omitempty" doc:"Where people are told that the call comes from"`
+	CallBack string              `json:"callBack,omitempty" doc:"Number that is shown, where the line allows it"`
+	Lines    []EmergencyLine     `json:"lines" doc:"In the order in which they are tried"`
+	Desk     string              `json:"desk,omitempty" doc:"Extension that is told"`
+	Code     string              `json:"code" doc:"Dial it to make a test call by these lines"`
+	Tested   *site.EmergencyTest `json:"tested,omitempty" doc:"Newest test call; absent: never"`
+	Steps    []string            `json:"steps" doc:"All of that in words"`
+	Wrong    []string            `json:"wrong" doc:"What should be put right, each with what to do"`
+}
+
+// EmergencyLine is one way out.
+type EmergencyLine struct {
+	Name       string `json:"name"`
+	Via        string `json:"via" enum:"wan,lan"`
+	Usable     bool   `json:"usable"`
+	State      string `json:"state"`
+	Shown      string `json:"shown,omitempty" doc:"Number that the other end sees and calls back"`
+	TestNumber string `json:"testNumber,omitempty" doc:"What a test call dials"`
+}
+
 func registerSite(h huma.API, b Backend) {
+	huma.Register(h, op("test-emergency", http.MethodGet, "/emergency", "How an emergency call would go now; nothing is dialled", "shop"), func(ctx context.Context, in *struct {
+		From string `query:"from" required:"true" doc:"Who would call: number, extension or name" maxLength:"80"`
+	}) (*body[EmergencyPlan], error) {
+		p, err := b.EmergencyTest(ctx, in.From)
+		return &body[EmergencyPlan]{p}, problem(err)
+	})
 	huma.Register(h, op("get-site", http.MethodGet, "/site", "This site, and how its phones dial", "shop"), func(ctx context.Context, _ *none) (*body[SiteSettings], error) {
 		s, err := b.Site(ctx)
 		return &body[SiteSettings]{s}, problem(err)

@@ -44,23 +44,24 @@ type Emergency struct {
 }
 
 type Status struct {
-	Version  string        `json:"version"`
-	Fleet    FleetStatus   `json:"fleet"`
-	Node     NodeStatus    `json:"node"`
-	Pair     *PeerStatus   `json:"pair,omitempty"`
-	Peers    []PeerStatus  `json:"peers"`
-	Phones   int           `json:"phones" doc:"Registered phones at this site"`
-	Calls    int           `json:"calls" doc:"Calls this node owns"`
-	Users    int           `json:"users" doc:"Users in the directory"`
-	Merges   int           `json:"merges" doc:"Open merges to look at"`
-	Held     []HeldChange  `json:"held" doc:"Changes that wait for trust or time"`
-	Owed     Owed          `json:"owed"`
-	Scopes   []ScopeStatus `json:"scopes"`
-	Only     Only          `json:"onlyHere" doc:"What dies with this box if it dies now"`
-	ReadOnly string        `json:"readOnly,omitempty" doc:"Why nothing can be written, and what to do"`
-	Trunks   []TrunkState  `json:"trunks" doc:"Lines to the outside, as this node sees them"`
-	Urgent   *Emergency    `json:"lastEmergency,omitempty"`
-	Warnings []string      `json:"warnings" doc:"What wants a look, each with what to do"`
+	Version  string              `json:"version"`
+	Fleet    FleetStatus         `json:"fleet"`
+	Node     NodeStatus          `json:"node"`
+	Pair     *PeerStatus         `json:"pair,omitempty"`
+	Peers    []PeerStatus        `json:"peers"`
+	Phones   int                 `json:"phones" doc:"Registered phones at this site"`
+	Calls    int                 `json:"calls" doc:"Calls this node owns"`
+	Users    int                 `json:"users" doc:"Users in the directory"`
+	Merges   int                 `json:"merges" doc:"Open merges to look at"`
+	Held     []HeldChange        `json:"held" doc:"Changes that wait for trust or time"`
+	Owed     Owed                `json:"owed"`
+	Scopes   []ScopeStatus       `json:"scopes"`
+	Only     Only                `json:"onlyHere" doc:"What dies with this box if it dies now"`
+	ReadOnly string              `json:"readOnly,omitempty" doc:"Why nothing can be written, and what to do"`
+	Trunks   []TrunkState        `json:"trunks" doc:"Lines to the outside, as this node sees them"`
+	Urgent   *Emergency          `json:"lastEmergency,omitempty"`
+	Tested   *site.EmergencyTest `json:"emergencyTested,omitempty" doc:"Newest test of the emergency call; absent: never"`
+	Warnings []string            `json:"warnings" doc:"What wants a look, each with what to do"`
 }
 
 type FleetStatus struct {
@@ -332,6 +333,8 @@ type Call struct {
 	Cause    string     `json:"cause,omitempty"`
 	Answered *time.Time `json:"answered,omitempty"`
 	Ended    *time.Time `json:"ended,omitempty"`
+
+	Test bool `json:"test,omitempty" doc:"Of the emergency call: it was none"`
 
 	TransferredBy []string `json:"transferredBy,omitempty" doc:"Who transferred the call, in order"`
 

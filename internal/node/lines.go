@@ -83,6 +83,10 @@ const rescueFor = time.Hour
 // the front desk's telephones at once, and a call back finds the caller.
 func (h house) Urgent(e b2bua.Emergency) {
 	n := h.n
+	if e.Test {
+		h.tested(e)
+		return
+	}
 	log := n.log.With("call", e.Chain, "from", e.From.AOR.User, "name", e.From.Display, "number", e.Number, "trunk", e.Trunk)
 	now := n.now()
 	shop := n.shop()
@@ -110,12 +114,17 @@ func (h house) Urgent(e b2bua.Emergency) {
 	n.linesMu.Lock()
 	n.lastEmergency = &api.Emergency{At: now, Number: e.Number, From: e.From.Number, Name: e.From.Display, Trunk: e.Trunk, Over: e.Over}
 	n.linesMu.Unlock()
+	n.tellDesk(shop, "Emergency", text)
+}
+
+// tellDesk shows a text on the front desk's telephones.
+func (n *Node) tellDesk(shop site.Shop, from, text string) {
 	if shop.Desk == "" {
 		return
 	}
 	if d, ok := n.state.Pick(n.state.Own().Code + shop.Desk); ok {
-		if n.calls.sip.Tell(view{n}.entry(d).AOR, "Emergency", text) == 0 {
-			log.Warn("The front desk has no telephone that can be told", "desk", shop.Desk)
+		if n.calls.sip.Tell(view{n}.entry(d).AOR, from, text) == 0 {
+			n.log.Warn("The front desk has no telephone that can be told", "desk", shop.Desk)
 		}
 	}
 }

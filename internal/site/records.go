@@ -1,5 +1,7 @@
 package site
 
+import "time"
+
 // What an administrator keeps for a site, beside users and boxes. A field's
 // cell tag says how it lies in the replicated state (internal/state reads it);
 // the others are for the REST interface and the command line.
@@ -18,23 +20,24 @@ func (h *Head) Record() *Head { return h }
 // A Trunk is a line to the outside: an account at a provider, or a gateway.
 type Trunk struct {
 	Head
-	Kind      string   `json:"kind" cell:"2" enum:"register,peer" doc:"register: we register there; peer: a gateway on the LAN or a provider that knows our address"`
-	Via       string   `json:"via" cell:"3" enum:"wan,lan" doc:"What it needs: lan works when the Internet is cut"`
-	Server    string   `json:"server" cell:"4" doc:"host or host:port"`
-	Transport string   `json:"transport,omitempty" cell:"5" enum:"udp,tcp" doc:"Default udp"`
-	Domain    string   `json:"domain,omitempty" cell:"6" doc:"Of the account; default the server"`
-	User      string   `json:"user,omitempty" cell:"7" doc:"Account"`
-	AuthUser  string   `json:"authUser,omitempty" cell:"8" doc:"If it differs from the account"`
-	Password  string   `json:"password,omitempty" cell:"9,secret" doc:"Written, never read back"`
-	Order     int      `json:"order,omitempty" cell:"10" doc:"The lowest is tried first"`
-	Channels  int      `json:"channels,omitempty" cell:"11" doc:"Calls at once; 0: as many as there are"`
-	Number    string   `json:"number,omitempty" cell:"12" doc:"Main number, E.164: shown for users without one of their own"`
-	Disabled  bool     `json:"disabled,omitempty" cell:"13,true"`
-	Profile   Profile  `json:"profile" cell:"14"`
-	Accept    []string `json:"accept,omitempty" cell:"15" doc:"Further addresses or prefixes calls come from"`
-	Only      []string `json:"only,omitempty" cell:"16" doc:"Numbers it may call, by how they begin, such as +33; empty: all. Emergency calls always go"`
-	Bar       []string `json:"bar,omitempty" cell:"17" doc:"Numbers it may not call, by how they begin, such as +3389"`
-	Minutes   int      `json:"minutes,omitempty" cell:"18" doc:"Of calls out in a day, counted by each node; then no further one begins; 0: no limit"`
+	Kind       string   `json:"kind" cell:"2" enum:"register,peer" doc:"register: we register there; peer: a gateway on the LAN or a provider that knows our address"`
+	Via        string   `json:"via" cell:"3" enum:"wan,lan" doc:"What it needs: lan works when the Internet is cut"`
+	Server     string   `json:"server" cell:"4" doc:"host or host:port"`
+	Transport  string   `json:"transport,omitempty" cell:"5" enum:"udp,tcp" doc:"Default udp"`
+	Domain     string   `json:"domain,omitempty" cell:"6" doc:"Of the account; default the server"`
+	User       string   `json:"user,omitempty" cell:"7" doc:"Account"`
+	AuthUser   string   `json:"authUser,omitempty" cell:"8" doc:"If it differs from the account"`
+	Password   string   `json:"password,omitempty" cell:"9,secret" doc:"Written, never read back"`
+	Order      int      `json:"order,omitempty" cell:"10" doc:"The lowest is tried first"`
+	Channels   int      `json:"channels,omitempty" cell:"11" doc:"Calls at once; 0: as many as there are"`
+	Number     string   `json:"number,omitempty" cell:"12" doc:"Main number, E.164: shown for users without one of their own"`
+	Disabled   bool     `json:"disabled,omitempty" cell:"13,true"`
+	Profile    Profile  `json:"profile" cell:"14"`
+	Accept     []string `json:"accept,omitempty" cell:"15" doc:"Further addresses or prefixes calls come from"`
+	Only       []string `json:"only,omitempty" cell:"16" doc:"Numbers it may call, by how they begin, such as +33; empty: all. Emergency calls always go"`
+	Bar        []string `json:"bar,omitempty" cell:"17" doc:"Numbers it may not call, by how they begin, such as +3389"`
+	Minutes    int      `json:"minutes,omitempty" cell:"18" doc:"Of calls out in a day, counted by each node; then no further one begins; 0: no limit"`
+	TestNumber string   `json:"testNumber,omitempty" cell:"19" doc:"What a test of the emergency call dials by this line; default the shop's"`
 }
 
 // A Profile is how a provider wants to be spoken to.
@@ -117,11 +120,22 @@ type Key struct {
 
 // A Shop is what holds for the whole site; there is one.
 type Shop struct {
-	Head            // Name is the site's
-	Zone     string `json:"zone,omitempty" cell:"2" doc:"Time zone, such as Europe/Paris"`
-	Address  string `json:"address,omitempty" cell:"3" doc:"For emergency calls"`
-	CallBack string `json:"callBack,omitempty" cell:"4" doc:"Number shown in emergency calls of phones without one, E.164"`
-	Desk     string `json:"desk,omitempty" cell:"5" doc:"Extension that is told of emergency calls"`
-	Class    string `json:"class,omitempty" cell:"9" enum:"internal,national,international" doc:"How far out users may call who have no class of their own; default international"`
-	Waived   string `json:"waived,omitempty" cell:"8" doc:"Who accepted that no emergency call is possible when the Internet is cut"`
+	Head                     // Name is the site's
+	Zone       string        `json:"zone,omitempty" cell:"2" doc:"Time zone, such as Europe/Paris"`
+	Address    string        `json:"address,omitempty" cell:"3" doc:"For emergency calls"`
+	CallBack   string        `json:"callBack,omitempty" cell:"4" doc:"Number shown in emergency calls of phones without one, E.164"`
+	Desk       string        `json:"desk,omitempty" cell:"5" doc:"Extension that is told of emergency calls"`
+	Class      string        `json:"class,omitempty" cell:"9" enum:"internal,national,international" doc:"How far out users may call who have no class of their own; default international"`
+	Waived     string        `json:"waived,omitempty" cell:"8" doc:"Who accepted that no emergency call is possible when the Internet is cut"`
+	TestNumber string        `json:"testNumber,omitempty" cell:"10" doc:"What a test of the emergency call dials: a number the provider names for it, or one of yours outside; never an emergency number"`
+	Tested     EmergencyTest `json:"tested,omitzero" cell:"11" doc:"How the newest test of the emergency call ended; written by the box"`
+}
+
+// An EmergencyTest is how the newest test of the emergency call ended.
+type EmergencyTest struct {
+	At     time.Time `json:"at"`
+	By     string    `json:"by" doc:"Extension and name of the telephone it was made from"`
+	Number string    `json:"number" doc:"That was dialled instead of an emergency number"`
+	Trunk  string    `json:"trunk,omitempty" doc:"Over which it was answered; absent: it was not"`
+	Result string    `json:"result"`
 }

@@ -140,7 +140,8 @@ func TestRecordsThatMakeNoSenseAreRefused(t *testing.T) {
 		"no name": func(x *site.Trunk) { x.Name = "" }, "kind": func(x *site.Trunk) { x.Kind = "x" }, "via": func(x *site.Trunk) { x.Via = "" },
 		"no server": func(x *site.Trunk) { x.Server = "" }, "a server with a user": func(x *site.Trunk) { x.Server = "a@b" }, "no account": func(x *site.Trunk) { x.Kind = "register" },
 		"prefix": func(x *site.Trunk) { x.Accept = []string{"192.0.2.0/99"} }, "number": func(x *site.Trunk) { x.Number = "0472" }, "identity": func(x *site.Trunk) { x.Profile.Identity = "?" },
-		"control": func(x *site.Trunk) { x.Domain = "a\r\nb" }} {
+		"control": func(x *site.Trunk) { x.Domain = "a\r\nb" },
+		"a test that rings at an emergency centre": func(x *site.Trunk) { x.TestNumber = "112" }, "no number to test with": func(x *site.Trunk) { x.TestNumber = "ask Bob" }} {
 		v := ok
 		fn(&v)
 		_, err := Create(ctx, a.State, "Ann", v)

@@ -60,6 +60,9 @@ func checkTrunk(s *State, t site.Trunk, id site.RecordID) error {
 			}
 		}
 	}
+	if err := checkTestNumber(s, t.TestNumber); err != nil {
+		return err
+	}
 	p := t.Profile
 	for _, x := range []struct {
 		what, v string
@@ -210,7 +213,21 @@ func checkShop(s *State, x site.Shop, id site.RecordID) error {
 	if err := oneOf("class", x.Class, classes...); err != nil {
 		return err
 	}
+	if err := checkTestNumber(s, x.TestNumber); err != nil {
+		return err
+	}
 	return checkE164(x.CallBack)
+}
+
+// checkTestNumber: a test never disturbs an emergency centre.
+func checkTestNumber(s *State, number string) error {
+	if d := strings.TrimPrefix(number, "+"); number != "" && (d == "" || len(d) > 15 || strings.Trim(d, "0123456789") != "") {
+		return fmt.Errorf("test number %.40q: %w: digits, or E.164", number, ErrInvalid)
+	}
+	if slices.Contains(s.Own().Emergency, number) || slices.Contains([]string{"112", "911", "999", "000", "110", "119"}, number) {
+		return fmt.Errorf("test number %s: %w: it is an emergency number, and a test must not ring there; ask the provider for a number to test with", number, ErrInvalid)
+	}
+	return nil
 }
 
 func oneOf(what, v string, of ...string) error {

@@ -55,6 +55,7 @@ type Call struct {
 	answered bool   // the caller got a 2xx
 	answer   string // by whom
 	line     string // the trunk it came or left by
+	test     bool   // of the emergency call
 	start    time.Time
 	shown    int  // greatest provisional status the caller got
 	refused  bool // the caller got a final refusal
@@ -257,7 +258,7 @@ func (c *Call) cleanUp() {
 	c.gone = true
 	legs := c.legs
 	r := Record{Chain: c.chain, From: c.origin, To: c.to, Device: c.origin.Device, Answered: c.answer, Began: c.began, By: c.by,
-		Start: c.start, End: c.srv.cfg.Now(), Cause: failure(context.Cause(c.ctx)), Peer: c.peer, Diverted: c.diverted}
+		Start: c.start, End: c.srv.cfg.Now(), Cause: failure(context.Cause(c.ctx)), Peer: c.peer, Diverted: c.diverted, Test: c.test}
 	c.mu.Unlock()
 	for _, l := range legs {
 		l.close()
@@ -331,6 +332,8 @@ func (c *Call) feature(ctx context.Context, st route.Step) error {
 		return c.park(ctx, st.Arg)
 	case route.PickUp:
 		return c.pickUpAt(ctx, st.Arg)
+	case route.EmergencyTest:
+		return c.tryEmergency(ctx)
 	}
 	c.mu.Lock()
 	c.diverted, c.arg = st.Diverted, st.Arg
@@ -463,7 +466,7 @@ func (c *Call) pickUp(ctx context.Context, from *sip.Response, sdp []byte, by st
 		c.answer = by
 	}
 	r := Record{Chain: c.chain, From: c.origin, To: c.to, Device: c.origin.Device, Answered: c.answer, Began: c.began, Start: c.start,
-		Peer: c.peer, Diverted: c.diverted}
+		Peer: c.peer, Diverted: c.diverted, Test: c.test}
 	late := c.late
 	c.mu.Unlock()
 	if c.srv.cfg.Records != nil {

@@ -34,6 +34,9 @@ type Lines interface {
 	// and not the pair's other node's; release says later that it is over. It
 	// returns soon, whatever the other node does.
 	Settle(ctx context.Context, a Arrival) (release func(), mine bool)
+	// TestNumber is what a test of the emergency call dials by that trunk; ""
+	// where nothing may be dialled.
+	TestNumber(trunk string) string
 }
 
 // noEmergency is the feature that says that no emergency call is possible.
@@ -47,6 +50,7 @@ type Emergency struct {
 	Trunk  string // over which it goes, "" while none took it
 	Over   bool
 	Cause  site.Cause // Over: how it ended
+	Test   bool       // it is none: somebody tries whether one would pass
 }
 
 // external carries out an External or Emergency step: one line after the other,
@@ -56,7 +60,7 @@ func (c *Call) external(ctx context.Context, st route.Step) (cause site.Cause, d
 	if lines == nil {
 		return site.NoLine, false
 	}
-	urgent := st.Kind == route.Emergency
+	urgent, test := st.Kind == route.Emergency, c.isTest()
 	from := c.payer()
 	call := trunk.Call{From: from, Dialled: st.Number, Emergency: urgent}
 	for _, e := range c.srv.cfg.View().Lookup(from.AOR.User) {
@@ -66,7 +70,7 @@ func (c *Call) external(ctx context.Context, st route.Step) (cause site.Cause, d
 	}
 	if urgent {
 		call.CallBack = lines.CallBack(from)
-		e := Emergency{Chain: c.chain, From: from, Number: st.Number}
+		e := Emergency{Chain: c.chain, From: from, Number: st.Number, Test: test}
 		lines.Urgent(e)
 		defer func() {
 			if !done && c.ctx.Err() == nil && !c.offerless() {
@@ -87,7 +91,12 @@ func (c *Call) external(ctx context.Context, st route.Step) (cause site.Cause, d
 		if c.ctx.Err() != nil {
 			return failure(c.cause()), false
 		}
-		lease, drop, ok := lines.Take(name, trunk.Claim{Call: c.chain, Emergency: urgent})
+		if test {
+			if call.Dialled = lines.TestNumber(name); call.Dialled == "" {
+				continue
+			}
+		}
+		lease, drop, ok := lines.Take(name, trunk.Claim{Call: c.chain, Emergency: urgent && !test})
 		if drop != "" {
 			c.srv.drop(drop)
 		}

@@ -24,6 +24,8 @@ type House interface {
 	// Settle says whose a call is that may have arrived at both nodes of the
 	// pair; see b2bua.Lines.
 	Settle(ctx context.Context, a b2bua.Arrival) (release func(), mine bool)
+	// TestNumber is what a test of the emergency call dials by a trunk.
+	TestNumber(trunk string) string
 }
 
 // lines are the trunks as calls want them.

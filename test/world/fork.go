@@ -152,3 +152,25 @@ func (w *World) fork(args []string) ([]string, error) {
 	<-read
 	return out, nil
 }
+
+// emergency ana at A asks how an emergency call would go.
+func (w *World) emergency(args []string) ([]string, error) {
+	b, args, err := w.at(args)
+	if err == nil {
+		err = need(args, 1, "emergency ana at A")
+	}
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := within(10 * time.Second)
+	defer cancel()
+	p, err := b.api.EmergencyTest(ctx, args[0])
+	if err != nil {
+		return nil, err
+	}
+	out := append([]string{}, p.Steps...)
+	for _, x := range p.Wrong {
+		out = append(out, "wrong: "+x)
+	}
+	return out, nil
+}

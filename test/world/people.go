@@ -226,6 +226,7 @@ func (w *World) press(args []string) ([]string, error) {
 func (w *World) shop(args []string) ([]string, error) {
 	desk, args := option(args, "desk")
 	back, args := option(args, "callback")
+	test, args := option(args, "test")
 	b, args, err := w.at(args)
 	if err == nil {
 		err = need(args, 1, "shop Lyon at A desk 202")
@@ -235,7 +236,7 @@ func (w *World) shop(args []string) ([]string, error) {
 	}
 	ctx, cancel := within(10 * time.Second)
 	defer cancel()
-	_, err = b.api.Shop().Shop.Create(ctx, adminsName, site.Shop{Head: site.Head{Name: args[0]}, Zone: "Europe/Paris", Desk: desk, CallBack: back, Address: "1 rue de la Paix"})
+	_, err = b.api.Shop().Shop.Create(ctx, adminsName, site.Shop{Head: site.Head{Name: args[0]}, Zone: "Europe/Paris", Desk: desk, CallBack: back, TestNumber: test, Address: "1 rue de la Paix"})
 	return nil, err
 }
 

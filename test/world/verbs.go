@@ -34,6 +34,7 @@ func init() {
 		"group":     (*World).makeGroup, // group sales 300 ana ben at A [turn] [overflow voicemail] [e164 +33…]
 		"gateway":   (*World).gateway,   // gateway fxo at A [number +33…] [to 201] [minutes 5]: a line to the outside on the LAN, and its telephone
 		"fork":      (*World).fork,      // fork fxo +33… [ids] [apart 300ms]: the provider sends one call to both boxes
+		"emergency": (*World).emergency, // emergency ana at A: how an emergency call would go, and when that was tried
 		"hours":     (*World).hours,     // hours shop Mo-Fr 09:00-18:00 at A: opening hours in Europe/Paris
 		"menu":      (*World).menu,      // menu main 310 1=201,2=300 at A [hours shop] [closed 301]: closed: where calls go then
 		"press":     (*World).press,     // press ana 1: keys, by who made a call; then who answers
