@@ -20,8 +20,8 @@ func TestWhatIsHeardOnHold(t *testing.T) {
 	if !in.Held() || out.Held() {
 		t.Errorf("held: %v, holding: %v", in.Held(), out.Held())
 	}
-	ok(t, out.HoldInactive(ctx))
 	ok(t, out.HearsSilence(ctx, 100*time.Millisecond)) // what was on its way has come
+	ok(t, out.HoldInactive(ctx))
 	if s := out.Listen(d); s != (Sound{}) {
 		t.Errorf("inactive: %+v", s)
 	}

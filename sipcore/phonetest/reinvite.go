@@ -87,7 +87,11 @@ func (c *Call) offer(ctx context.Context, want direction) (status int, err error
 		if a.StatusCode == 481 || a.StatusCode == 408 { // RFC 3261 §14.1: the dialog is over
 			c.end(End{Here: true, Err: refusal(a.Response)})
 		}
-		return a.StatusCode, fmt.Errorf("change the session: %w", refusal(a.Response))
+		status = a.StatusCode
+		if status == 500 && message.Get(a.Response, "Retry-After") != "" { // RFC 3261 §14.2: too soon after the last one
+			status = 491
+		}
+		return status, fmt.Errorf("change the session: %w", refusal(a.Response))
 	}
 	answer, err := parseSDP(a.Body())
 	if err == nil && answer.audio < 0 {
