@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -29,22 +30,29 @@ func (l loose) Bridge(x, y sipcore.Port) error {
 // speaker announces for as long as it is told to, as early media.
 type speaker struct {
 	last time.Duration
+	mu   sync.Mutex
 	said []site.Cause
 	cut  int // announcements that ended early
 }
 
 func (s *speaker) config(cfg *b2bua.Config) {
 	cfg.Anchor = loose{cfg.Anchor}
-	cfg.Announce = func(ctx context.Context, cause site.Cause, c *b2bua.Call) {
-		if _, err := c.Early(ctx); err != nil {
-			return
-		}
-		s.said = append(s.said, cause)
-		select {
-		case <-time.After(s.last):
-		case <-ctx.Done():
-			s.cut++
-		}
+	cfg.Announce = s.announce
+}
+
+func (s *speaker) announce(ctx context.Context, cause site.Cause, c *b2bua.Call) {
+	if _, err := c.Early(ctx); err != nil {
+		return
+	}
+	s.mu.Lock()
+	s.said = append(s.said, cause)
+	s.mu.Unlock()
+	select {
+	case <-time.After(s.last):
+	case <-ctx.Done():
+		s.mu.Lock()
+		s.cut++
+		s.mu.Unlock()
 	}
 }
 

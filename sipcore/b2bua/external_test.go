@@ -22,6 +22,8 @@ import (
 
 // outside is lines to the outside: a name and where it ends.
 type outside struct {
+	b2bua.Lines // what these calls do not ask for
+
 	at   map[string]string
 	full map[string]bool
 }
@@ -35,7 +37,6 @@ func (o *outside) Authorize(string, *sip.Request, *sip.Response) (sip.Header, er
 func (o *outside) Take(name string, _ trunk.Claim) (*trunk.Lease, string, bool) {
 	return nil, "", !o.full[name]
 }
-func (o *outside) Public(string) string       { return "" }
 func (o *outside) CallBack(site.Party) string { return "" }
 func (o *outside) Urgent(b2bua.Emergency)     {}
 func (o *outside) Settle(context.Context, b2bua.Arrival) (func(), bool) {

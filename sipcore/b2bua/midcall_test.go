@@ -57,6 +57,7 @@ func midcall(t *testing.T) (w *world, n *node, ana, bob, chi *ua, lit *board) {
 	w, lit = newWorld(t), &board{of: map[string][]sipcore.DialogState{}}
 	n = w.node("0001", "a", "10.0.0.1:5060", func(c *b2bua.Config) {
 		c.Sound, c.Lamps = c.Anchor.(*anchor).sound, lit
+		c.Announce = (&speaker{last: time.Second}).announce
 	})
 	n.site.Codes = append(n.site.Codes, route.MidCall...)
 	ana = w.phone(w.user(n, "201", "ana"), "10.0.0.11:5060")
