@@ -154,3 +154,33 @@ func TestPublicLineIsSeen(t *testing.T) {
 		})
 	}
 }
+
+// Who transfers a call outside answers for it: with his class, not that of whom
+// he transfers.
+func TestTransferOutsideNeedsTheClassOfWhoTransfers(t *testing.T) {
+	for _, c := range []struct {
+		ana, bob route.Class
+		want     string
+	}{
+		{route.Internal, route.National, "200 terminated"},
+		{route.National, route.Internal, "403 terminated"},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			w, n, _, ana := ways(t, 200, 200)
+			defer w.close()
+			u := w.user(n, "202", "bob")
+			ana.user.class, u.class = c.ana, c.bob
+			bob := w.phone(u, "10.0.0.12:5060")
+			_, b := speak(t, ana, "202", "v=0 ana", bob, "v=0 bob")
+			told := frags(bob)
+			if res := b.do(sip.REFER, "", referTo("<sip:+33612345678@"+domain+">")); res.StatusCode != 202 {
+				t.Fatalf("REFER: %d", res.StatusCode)
+			}
+			time.Sleep(5 * time.Second)
+			synctest.Wait()
+			if got := told(); !strings.HasSuffix(got, c.want) {
+				t.Errorf("ana %s, bob %s: bob was told %q, want %q", c.ana, c.bob, got, c.want)
+			}
+		})
+	}
+}

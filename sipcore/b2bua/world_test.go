@@ -45,6 +45,7 @@ type world struct {
 type user struct {
 	route.Entry
 	settings route.Settings
+	class    route.Class
 	at       *node
 }
 
@@ -280,11 +281,18 @@ func (v view) Settings(id site.RecordID) (route.Settings, bool) {
 	}
 	return route.Settings{}, false
 }
-func (v view) Bindings(a site.AOR) int         { return len(v.n.Bindings(a)) }
-func (v view) Suspect(id site.ID) bool         { v.n.mu.Lock(); defer v.n.mu.Unlock(); return v.n.suspects[id] }
-func (v view) Lines() []route.Line             { return v.n.lines }
-func (v view) Returns(string) bool             { return false }
-func (v view) Class(site.RecordID) route.Class { return "" }
+func (v view) Bindings(a site.AOR) int { return len(v.n.Bindings(a)) }
+func (v view) Suspect(id site.ID) bool { v.n.mu.Lock(); defer v.n.mu.Unlock(); return v.n.suspects[id] }
+func (v view) Lines() []route.Line     { return v.n.lines }
+func (v view) Returns(string) bool     { return false }
+func (v view) Class(id site.RecordID) route.Class {
+	for _, u := range v.n.w.users {
+		if u.User == id {
+			return u.class
+		}
+	}
+	return ""
+}
 
 func (n *node) Bindings(a site.AOR) (out []site.Binding) {
 	n.mu.Lock()
