@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -154,6 +155,13 @@ func (b *backend) EmergencyTest(_ context.Context, from string) (api.EmergencyPl
 	case !lan && shop.Waived == "":
 		wrong("no line that is up works when the Internet is cut: add a gateway on the LAN (--via lan)")
 	}
+	if near := h.Neighbours(); len(near) > 0 {
+		var codes []string
+		for _, b := range near {
+			codes = append(codes, b.Site.Code)
+		}
+		say("if every line fails, the lines of other shops are tried: %s", strings.Join(codes, ", "))
+	}
 	if d, ok := n.state.Pick(own.Code + shop.Desk); shop.Desk != "" && ok {
 		out.Desk = shop.Desk
 		say("the front desk %s is told, on %d telephone(s)", shop.Desk, v.Bindings(v.entry(d).AOR))
@@ -181,4 +189,58 @@ func orDash(s string) string {
 		return "no number"
 	}
 	return s
+}
+
+// mostNeighbours are tried when the site's own lines fail: the caller waits.
+const mostNeighbours = 3
+
+// Neighbours are sites of the same country, those lately reached first, the
+// nearest first: an emergency centre far away is better than none, but only one
+// of the same country can send help.
+func (h house) Neighbours() []route.Branch {
+	v := view{h.n}
+	own := h.n.state.Own()
+	var out []route.Branch
+	suspect := map[site.ID]bool{}
+	for _, s := range h.n.state.Sites() {
+		if s.ID == own.ID || s.Country != own.Country {
+			continue
+		}
+		x := v.site(s)
+		if len(x.Nodes) == 0 {
+			continue
+		}
+		suspect[s.ID] = v.Suspect(s.ID)
+		out = append(out, route.Branch{Site: x, After: route.ShortBudget, Budget: 2 * route.ShortBudget})
+	}
+	bad := func(b route.Branch) int {
+		if suspect[b.Site.ID] {
+			return 1
+		}
+		return 0
+	}
+	slices.SortFunc(out, func(a, b route.Branch) int {
+		return cmp.Or(cmp.Compare(bad(a), bad(b)), cmp.Compare(unknownLast(a.Site.RoundTrip), unknownLast(b.Site.RoundTrip)), cmp.Compare(a.Site.Code, b.Site.Code))
+	})
+	return out[:min(len(out), mostNeighbours)]
+}
+
+func unknownLast(d time.Duration) time.Duration {
+	if d == 0 {
+		return time.Hour
+	}
+	return d
+}
+
+// Place is the shop's address, with its name.
+func (h house) Place() string {
+	own, shop := h.n.state.Own(), h.n.shop()
+	place := own.Name
+	if place == "" {
+		place = own.Code
+	}
+	if shop.Address != "" {
+		place += ", " + shop.Address
+	}
+	return place
 }

@@ -103,11 +103,26 @@ func (h house) Urgent(e b2bua.Emergency) {
 	} else {
 		log.Warn("EMERGENCY CALL")
 	}
-	if shop.Address != "" {
+	switch {
+	case e.Peer:
+		text += "; at another shop, over the lines of this one"
+		if e.Place != "" {
+			text += ": " + e.Place
+		}
+	case shop.Address != "":
 		text += "; " + shop.Address
 	}
+	numbers := append(n.mainNumbers(), e.CallBack)
+	if e.Peer { // only what the emergency centre saw: the rest is for this shop
+		numbers = numbers[:0]
+		for _, t := range n.trunkRecords() {
+			if t.Name == e.Trunk {
+				numbers = append(numbers, t.Number)
+			}
+		}
+	}
 	var back []pair.Rescue
-	for _, number := range append(n.mainNumbers(), h.CallBack(e.From)) {
+	for _, number := range numbers {
 		back = append(back, pair.Rescue{Number: number, Line: e.From.AOR.User, At: now, Until: now.Add(rescueFor)})
 	}
 	n.pairLines.Rescue(back...)

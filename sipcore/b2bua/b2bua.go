@@ -124,11 +124,12 @@ type Server struct {
 	calls    map[*Call]struct{}
 	draining bool
 	closed   bool
-	empty    chan struct{}    // closed when draining and no call is left
-	running  int              // goroutines
-	idle     *sync.Cond       // of mu: running is 0
-	parked   map[string]*Call // by orbit
-	strays   int              // answers that nobody wanted, being ended
+	empty    chan struct{}      // closed when draining and no call is left
+	running  int                // goroutines
+	idle     *sync.Cond         // of mu: running is 0
+	parked   map[string]*Call   // by orbit
+	urgent   map[netip.Addr]int // emergency calls by the address they came from
+	strays   int                // answers that nobody wanted, being ended
 }
 
 // maxStrays bounds the answers that are ended at once: each costs requests for

@@ -37,6 +37,11 @@ type Lines interface {
 	// TestNumber is what a test of the emergency call dials by that trunk; ""
 	// where nothing may be dialled.
 	TestNumber(trunk string) string
+	// Neighbours are the sites whose lines an emergency call may use when those
+	// of this site fail, first the nearest; Place is where people are told that
+	// an emergency call of this site comes from.
+	Neighbours() []route.Branch
+	Place() string
 }
 
 // noEmergency is the feature that says that no emergency call is possible.
@@ -51,6 +56,10 @@ type Emergency struct {
 	Over   bool
 	Cause  site.Cause // Over: how it ended
 	Test   bool       // it is none: somebody tries whether one would pass
+	Peer   bool       // it is of another site, whose lines failed
+
+	CallBack string // number it shows, where the line allows it
+	Place    string // where it comes from; "" of this site
 }
 
 // external carries out an External or Emergency step: one line after the other,
@@ -68,12 +77,27 @@ func (c *Call) external(ctx context.Context, st route.Step) (cause site.Cause, d
 			call.Number = e.E164
 		}
 	}
+	if urgent && c.peer && len(st.Trunks) == 0 {
+		return site.NoLine, false // nobody here can do anything about it
+	}
+	neighbour := ""
+	var help *sos
 	if urgent {
-		call.CallBack = lines.CallBack(from)
-		e := Emergency{Chain: c.chain, From: from, Number: st.Number, Test: test}
+		help = &sos{callBack: lines.CallBack(from), place: lines.Place()}
+		if c.peer {
+			help = &sos{}
+			if c.vector.sos != nil {
+				help = c.vector.sos
+			}
+		}
+		call.CallBack = help.callBack
+		e := Emergency{Chain: c.chain, From: from, Number: st.Number, Test: test, Peer: c.peer, CallBack: help.callBack}
+		if c.peer {
+			e.Place = help.place
+		}
 		lines.Urgent(e)
 		defer func() {
-			if !done && c.ctx.Err() == nil && !c.offerless() {
+			if !done && c.ctx.Err() == nil && !c.offerless() && !c.peer {
 				// Said before the caller is refused; phones do not say what 480 means.
 				if err := c.srv.cfg.Feature(c.ctx, noEmergency, c); failure(err) != site.Failure {
 					cause = failure(err)
@@ -82,6 +106,9 @@ func (c *Call) external(ctx context.Context, st route.Step) (cause site.Cause, d
 			c.mu.Lock()
 			e.Over, e.Cause, e.Trunk = true, cause, c.line
 			c.mu.Unlock()
+			if done && e.Trunk == "" && neighbour != "" {
+				e.Trunk = "site " + neighbour
+			}
 			lines.Urgent(e)
 		}()
 	}
@@ -126,6 +153,10 @@ func (c *Call) external(ctx context.Context, st route.Step) (cause site.Cause, d
 	}
 	if full && cause == site.LineDown {
 		cause = site.NoLine
+	}
+	if urgent && !test && !c.peer && c.ctx.Err() == nil && ctx.Err() == nil {
+		neighbour, cause, done = c.byNeighbours(ctx, st.Number, help, cause)
+		return cause, done
 	}
 	return cause, false
 }

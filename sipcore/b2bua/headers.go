@@ -133,6 +133,7 @@ type vector struct {
 	applied    bool // the user's settings were applied: only ring
 	flows      bool // ring only phones whose connection is yours
 	diversions int
+	sos        *sos // nil: no emergency call of another site
 }
 
 func (v vector) String() string {
@@ -146,7 +147,7 @@ func (v vector) String() string {
 	if v.diversions > 0 {
 		s += ";diversions=" + strconv.Itoa(v.diversions)
 	}
-	return s
+	return s + v.sos.String()
 }
 
 // parseVector reads what another node said. Unknown parameters are left alone.
@@ -167,6 +168,11 @@ func parseVector(s string) (v vector) {
 			if n, err := strconv.ParseUint(val, 10, 8); err == nil {
 				v.diversions = int(n)
 			}
+		case "sos", "place":
+			if v.sos == nil {
+				v.sos = &sos{}
+			}
+			v.sos.read(strings.ToLower(k), val)
 		}
 	}
 	return v

@@ -40,7 +40,7 @@ func (s *Server) invite(tx *transaction.ServerTx) {
 	if line {
 		to = where
 	}
-	urgent := !peer && !line && route.Urgent(view, to)
+	urgent := !line && route.Urgent(view, to)
 	var from site.Party
 	var ok bool
 	switch {
@@ -75,6 +75,11 @@ func (s *Server) invite(tx *transaction.ServerTx) {
 		s.turnAway(tx, cause, peer)
 		return
 	}
+	if urgent && !peer && !s.urgentFrom(c, f.Remote.Addr().Unmap()) {
+		c.cancel(nil)
+		s.turnAway(tx, site.NodeFull, false)
+		return
+	}
 	release := func() {}
 	if line {
 		var mine bool
@@ -87,12 +92,14 @@ func (s *Server) invite(tx *transaction.ServerTx) {
 	l, cause := s.callerLeg(c, tx)
 	if l == nil {
 		release()
+		c.cancel(nil)
 		tx.Respond(s.refusal(tx, cause))
 		return
 	}
 	c.caller, c.legs = l, []*Leg{l}
 	if cause, ok := s.begin(c, urgent); !ok {
 		release()
+		c.cancel(nil)
 		l.close()
 		s.turnAway(tx, cause, peer)
 		return

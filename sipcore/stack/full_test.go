@@ -23,6 +23,7 @@ import (
 type house struct {
 	route.View
 	slow chan struct{} // NewPort waits for it
+	net  *edgetest.Net
 }
 
 func (h *house) Own() route.Site                        { return route.Site{Code: "0001", Emergency: []string{"112"}} }
@@ -59,6 +60,7 @@ var _ mwi.Summaries = (*house)(nil)
 func open(t *testing.T, h *house) (phone *edgetest.Socket, stop func()) {
 	t.Helper()
 	n := edgetest.New()
+	h.net = n
 	s, err := New(Config{View: routes{h}, Location: location{h}, Credentials: h, Anchor: h, Summaries: h, MaxCalls: 100,
 		Bind:    func(e *edge.Edge) error { e.AddPacket(n.UDP("10.0.0.1:5060")); return nil },
 		Feature: func(context.Context, site.FeatureName, *b2bua.Call) error { return nil },
@@ -89,20 +91,46 @@ func say(phone *edgetest.Socket, method, user string, n int, more ...string) str
 	return <-answer
 }
 
-// The transaction layer knows emergency calls too: however many requests of one
+// One address has four emergency calls at once, those of others pass; and the
+// transaction layer knows emergency calls too: however many requests of one
 // address wait, they are taken.
 func TestEmergencyCallsPassAFullTransactionLayer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := &house{slow: make(chan struct{})}
 		phone, stop := open(t, h)
-		for i := range 1100 {
+		final := func() string {
+			b := make([]byte, 4096)
+			n, _, err := phone.ReadFromUDPAddrPort(b)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return string(b[:min(n, 11)])
+		}
+		for i := range 1100 { // each that is refused waits for its ACK
 			if got := say(phone, "INVITE", "112", i); got != "SIP/2.0 100" {
-				t.Errorf("emergency call %d: %s", i, got)
-				break
+				t.Fatalf("emergency call %d: %s", i, got)
+			}
+			if i < 4 {
+				continue
+			}
+			if got := final(); got != "SIP/2.0 480" {
+				t.Fatalf("emergency call %d, while four others last: %s", i, got)
 			}
 		}
+		other := h.net.UDP("10.0.0.3:5060")
+		if got := say(other, "INVITE", "112", 2000); got != "SIP/2.0 100" {
+			t.Errorf("an emergency call from another address: %s", got)
+		}
 		close(h.slow)
+		synctest.Wait()
+		for range 4 {
+			final()
+		}
+		if got := say(phone, "INVITE", "112", 1100); got != "SIP/2.0 100" {
+			t.Errorf("an emergency call when four have ended: %s", got)
+		}
 		time.Sleep(time.Minute)
+		other.Close()
 		stop()
 	})
 }

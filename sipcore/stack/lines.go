@@ -8,6 +8,7 @@ import (
 	"carrierclass.net/ccnode/internal/site"
 	"carrierclass.net/ccnode/sipcore/b2bua"
 	"carrierclass.net/ccnode/sipcore/edge"
+	"carrierclass.net/ccnode/sipcore/route"
 	"carrierclass.net/ccnode/sipcore/transaction"
 	"carrierclass.net/ccnode/sipcore/trunk"
 )
@@ -26,6 +27,10 @@ type House interface {
 	Settle(ctx context.Context, a b2bua.Arrival) (release func(), mine bool)
 	// TestNumber is what a test of the emergency call dials by a trunk.
 	TestNumber(trunk string) string
+	// Neighbours carry emergency calls that find no line here; Place is where
+	// they come from.
+	Neighbours() []route.Branch
+	Place() string
 }
 
 // lines are the trunks as calls want them.
