@@ -93,9 +93,9 @@ func (s *Server) pace(x *subscription) bool {
 // subscribe makes a subscription and answers with 200 and a NOTIFY.
 func (s *Server) subscribe(tx *transaction.ServerTx, pkg Package, who sipcore.Credential) {
 	req := tx.Request()
-	line, ok := s.line(req, who)
-	if !ok {
-		tx.Respond(tx.Response(403, ""))
+	line, status, reason := s.line(req, pkg, who)
+	if status != 0 {
+		tx.Respond(tx.Response(status, reason))
 		return
 	}
 	c := req.Contact()
@@ -312,6 +312,9 @@ func (s *Server) send(x *subscription) bool {
 	req.AppendHeader(sip.NewHeader("Subscription-State", state))
 	req.AppendHeader(sip.NewHeader("User-Agent", "ccnode"))
 	req.AppendHeader(sip.NewHeader("Content-Type", x.pkg.Type()))
+	if n, ok := x.pkg.(Numbered); ok {
+		body = n.Number(body, req.CSeq().SeqNo-1)
+	}
 	req.SetBody(body)
 	if last {
 		s.forget(x)

@@ -45,6 +45,24 @@ type Package interface {
 	State(line sipcore.Line) []byte
 }
 
+// A Watching package is asked about lines that need not be the subscriber's
+// own. Any device with a right password may ask; Target says about what.
+type Watching interface {
+	Package
+
+	// Target is the line that a Request-URI names. A status other than 0 is
+	// what to refuse with, for that reason; "" is the usual one.
+	Target(v route.View, u route.URI) (line sipcore.Line, status int, reason string)
+}
+
+// A Numbered package has the number of the document in its bodies.
+type Numbered interface {
+	Package
+
+	// Number is what State returned, as the n-th NOTIFY of a subscription, from 0.
+	Number(body []byte, n uint32) []byte
+}
+
 // Config fits a Server into a node. The first group is needed.
 type Config struct {
 	Edge     *edge.Edge
@@ -140,10 +158,19 @@ func (s *Server) Close() {
 // Changed says that the state of a package changed for a user: whoever
 // subscribed is told. It does not wait.
 func (s *Server) Changed(pkg string, user site.RecordID) {
+	s.changed(pkg, func(l sipcore.Line) bool { return l.User == user })
+}
+
+// ChangedAOR is Changed for the line with an AOR, which need not be a user's.
+func (s *Server) ChangedAOR(pkg string, aor site.AOR) {
+	s.changed(pkg, func(l sipcore.Line) bool { return l.AOR == aor })
+}
+
+func (s *Server) changed(pkg string, whose func(sipcore.Line) bool) {
 	s.mu.Lock()
 	var who []*subscription
 	for _, x := range s.subs {
-		if x.pkg.Name() == pkg && x.line.User == user {
+		if x.pkg.Name() == pkg && whose(x.line) {
 			who = append(who, x)
 		}
 	}
@@ -249,21 +276,25 @@ func uri(u sip.Uri) route.URI {
 }
 
 // line is whose state is asked for: the line named in the Request-URI, or, for
-// phones that name the voicemail's code instead, the one they are.
-func (s *Server) line(req *sip.Request, who sipcore.Credential) (sipcore.Line, bool) {
+// phones that name the voicemail's code instead, the one they are. Of a Watching
+// package, whoever it says. A status other than 0 refuses.
+func (s *Server) line(req *sip.Request, pkg Package, who sipcore.Credential) (line sipcore.Line, status int, reason string) {
 	view := s.cfg.View()
 	to := route.AOR(view, uri(req.Recipient))
 	from := route.AOR(view, uri(req.From().Address))
 	asked, _ := lineOf(who.Lines, to)
 	own, ok := lineOf(who.Lines, from)
+	w, watching := pkg.(Watching)
 	switch {
 	case !ok: // From must be a line of the device
+	case watching:
+		return w.Target(view, uri(req.Recipient))
 	case asked.AOR == to:
-		return asked, true
+		return asked, 0, ""
 	case len(view.Lookup(to.User)) == 0: // nobody's number
-		return own, true
+		return own, 0, ""
 	}
-	return sipcore.Line{}, false
+	return sipcore.Line{}, 403, ""
 }
 
 func lineOf(lines []sipcore.Line, a site.AOR) (sipcore.Line, bool) {
