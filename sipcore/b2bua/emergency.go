@@ -48,6 +48,7 @@ func (c *Call) isTest() bool {
 // An sos is what a neighbour is told of an emergency call that finds no line at
 // its own site (calls.md §3 step 0).
 type sos struct {
+	set      bool
 	callBack string // E.164
 	place    string
 }
@@ -55,8 +56,8 @@ type sos struct {
 // maxPlace bounds the place another node tells, in bytes.
 const maxPlace = 200
 
-func (e *sos) String() string {
-	if e == nil {
+func (e sos) String() string {
+	if !e.set {
 		return ""
 	}
 	s := ";sos=" + url.QueryEscape(e.callBack)
@@ -72,6 +73,7 @@ func (e *sos) String() string {
 
 // read takes one parameter of what another node told.
 func (e *sos) read(key, val string) {
+	e.set = true
 	text, err := url.QueryUnescape(val)
 	if err != nil || len(text) > maxPlace || !utf8.ValidString(text) || strings.ContainsFunc(text, unicode.IsControl) {
 		return
@@ -85,7 +87,7 @@ func (e *sos) read(key, val string) {
 
 // byNeighbours sends an emergency call to other sites, one after the other,
 // which carry it over their lines as if it had begun there.
-func (c *Call) byNeighbours(ctx context.Context, number string, help *sos, cause site.Cause) (string, site.Cause, bool) {
+func (c *Call) byNeighbours(ctx context.Context, number string, help sos, cause site.Cause) (string, site.Cause, bool) {
 	view := c.srv.cfg.View()
 	for _, b := range c.srv.cfg.Lines.Neighbours() {
 		if len(b.Site.Emergency) == 0 {

@@ -81,14 +81,11 @@ func (c *Call) external(ctx context.Context, st route.Step) (cause site.Cause, d
 		return site.NoLine, false // nobody here can do anything about it
 	}
 	neighbour := ""
-	var help *sos
+	var help sos
 	if urgent {
-		help = &sos{callBack: lines.CallBack(from), place: lines.Place()}
-		if c.peer {
-			help = &sos{}
-			if c.vector.sos != nil {
-				help = c.vector.sos
-			}
+		help = c.vector.sos
+		if !c.peer {
+			help = sos{set: true, callBack: lines.CallBack(from), place: lines.Place()}
 		}
 		call.CallBack = help.callBack
 		e := Emergency{Chain: c.chain, From: from, Number: st.Number, Test: test, Peer: c.peer, CallBack: help.callBack}
@@ -224,7 +221,7 @@ func (s *Server) drop(chain string) {
 // dialLine gives a leg and its INVITE what a trunk wants to hear.
 func (l *Leg) dialLine(o outgoing) {
 	out := o.line
-	l.trunk, l.contactUser = out.Trunk, out.User
+	l.trunk, l.contactUser, l.public = out.Trunk, out.User, out.Public
 	l.local, l.name = *out.From.Address.Clone(), out.From.DisplayName
 	l.remote = *out.To.Address.Clone()
 }

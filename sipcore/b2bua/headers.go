@@ -133,7 +133,7 @@ type vector struct {
 	applied    bool // the user's settings were applied: only ring
 	flows      bool // ring only phones whose connection is yours
 	diversions int
-	sos        *sos // nil: no emergency call of another site
+	sos        sos // of an emergency call whose own site has no line
 }
 
 func (v vector) String() string {
@@ -169,9 +169,6 @@ func parseVector(s string) (v vector) {
 				v.diversions = int(n)
 			}
 		case "sos", "place":
-			if v.sos == nil {
-				v.sos = &sos{}
-			}
 			v.sos.read(strings.ToLower(k), val)
 		}
 	}

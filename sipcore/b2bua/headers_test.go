@@ -10,7 +10,8 @@ import (
 )
 
 func TestVectorRoundTrip(t *testing.T) {
-	for _, v := range []vector{{chain: "a-b"}, {chain: "x", applied: true, diversions: 4}, {chain: "y", applied: true, flows: true}} {
+	for _, v := range []vector{{chain: "a-b"}, {chain: "x", applied: true, diversions: 4}, {chain: "y", applied: true, flows: true},
+		{chain: "z", sos: sos{set: true, callBack: "+33472001200", place: "Shop A, 1 rue de l'Été; au fond"}}} {
 		if got := parseVector(v.String()); got != v {
 			t.Errorf("got %+v, want %+v", got, v)
 		}
@@ -55,6 +56,7 @@ func FuzzHeaders(f *testing.F) {
 	f.Add("icid-value=a;settings=applied;diversions=3")
 	f.Add(`Q.850;cause=17;text="User busy"`)
 	f.Add("1800;refresher=uac")
+	f.Add("icid-value=a;sos=%2B33472001200;place=Lyon%2C+1+rue")
 	f.Add(`na"me\`)
 	f.Fuzz(func(t *testing.T, s string) {
 		v := parseVector(s)

@@ -33,7 +33,10 @@ func holds(sdp []byte) bool {
 			live = len(f) > 1 && f[1] != "0"
 		case k == "c":
 			f := strings.Fields(v)
-			if a, err := netip.ParseAddr(f[max(0, len(f)-1)]); len(f) == 3 && err == nil && (!media || live) {
+			if len(f) != 3 || media && !live {
+				continue
+			}
+			if a, err := netip.ParseAddr(f[2]); err == nil {
 				nowhere = a.IsUnspecified()
 			}
 		case k == "a" && (v == "sendonly" || v == "inactive" || v == "sendrecv" || v == "recvonly"):

@@ -44,10 +44,11 @@ type Leg struct {
 	nat         bool          // its contacts are not to be believed
 	callID      string
 	localTag    string
-	local       sip.Uri // our end in From or To
-	name        string  // shown with it
-	trunk       string  // it is a call to the outside by that trunk
-	contactUser string  // in our Contact, if it is not local's
+	local       sip.Uri        // our end in From or To
+	name        string         // shown with it
+	trunk       string         // it is a call to the outside by that trunk
+	contactUser string         // in our Contact, if it is not local's
+	public      netip.AddrPort // in our Contact, where the provider wants the address it sees; else zero
 	remote      sip.Uri
 	tx          *transaction.ServerTx // caller: the first INVITE
 
@@ -176,7 +177,11 @@ func (l *Leg) contact(d edge.Dest) sip.Header {
 	if err != nil {
 		at = edge.Local{Transport: site.UDP, Host: "invalid"}
 	}
-	return &sip.ContactHeader{Address: at.URI(escapeUser(cmp.Or(l.contactUser, l.local.User)))}
+	u := at.URI(escapeUser(cmp.Or(l.contactUser, l.local.User)))
+	if l.public.IsValid() { // as in the registration of the trunk
+		u.Host, u.Port = message.Host(l.public.Addr()), int(l.public.Port())
+	}
+	return &sip.ContactHeader{Address: u}
 }
 
 // request makes the next request in the dialog (RFC 3261 §12.2.1.1). l.mu is held.
