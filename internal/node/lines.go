@@ -303,7 +303,7 @@ func trunkOf(r site.Trunk, secret string, numbers []string) trunk.Trunk {
 	t := trunk.Trunk{Name: r.Name, Kind: trunk.Kind(r.Kind), Via: trunk.Way(r.Via), Server: host, Port: port, Transport: site.Transport(cmp.Or(r.Transport, "udp")),
 		Domain: r.Domain, User: r.User, AuthUser: r.AuthUser, Password: trunk.Secret(secret), Number: r.Number, Numbers: slices.Clone(numbers),
 		Every: time.Duration(p.Every) * time.Second, Expires: time.Duration(p.Expires) * time.Second, Channels: r.Channels,
-		Dial: formats[p.Format], Incoming: formats[p.Format], Called: places[p.Called],
+		PublicContact: p.Contact == "public", Dial: formats[p.Format], Incoming: formats[p.Format], Called: places[p.Called],
 		Identity: trunk.Identity{PAI: p.Identity == "pai", PPI: p.Identity == "ppi", RPID: p.Identity == "rpid", Account: p.Identity != "" && p.Identity != "from",
 			Format: formats[p.Format], Name: true}}
 	if r.Number != "" {

@@ -68,7 +68,7 @@ func checkTrunk(s *State, t site.Trunk, id site.RecordID) error {
 		what, v string
 		of      []string
 	}{{"identity", p.Identity, []string{"", "from", "pai", "ppi", "rpid"}}, {"format", p.Format, []string{"", "+e164", "e164", "national"}},
-		{"called", p.Called, []string{"", "uri", "to", "p-called"}}, {"keep-alive", p.KeepAlive, []string{"", "none", "crlf", "options"}}} {
+		{"called", p.Called, []string{"", "uri", "to", "p-called"}}, {"contact", p.Contact, []string{"", "own", "public"}}, {"keep-alive", p.KeepAlive, []string{"", "none", "crlf", "options"}}} {
 		if err := oneOf(x.what, x.v, x.of...); err != nil {
 			return err
 		}

@@ -54,7 +54,10 @@ func TestContactBehindARouter(t *testing.T) {
 		if got := <-seen; got != "203.0.113.9:40123" {
 			t.Errorf("the INVITE has the contact %s", got)
 		}
-		h.do(sip.INVITE, "v=0 ana hold")
+		synctest.Wait()
+		if got := h.do(sip.INVITE, "v=0 ana other codec").StatusCode; got != 200 {
+			t.Errorf("a change of the media: %d", got)
+		}
 		synctest.Wait()
 		select {
 		case got := <-seen:
@@ -62,7 +65,7 @@ func TestContactBehindARouter(t *testing.T) {
 				t.Errorf("a later INVITE has the contact %s", got)
 			}
 		default:
-			t.Error("the provider was not told of the hold")
+			t.Error("the provider was not told of the change")
 		}
 		h.do(sip.BYE, "")
 	})
