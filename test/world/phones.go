@@ -261,12 +261,12 @@ func (w *World) say(d time.Duration) error {
 
 func (w *World) hangup(who string) error {
 	p := w.phones[who]
-	if p == nil || p.call == nil {
+	if p == nil || p.current() == nil {
 		return fmt.Errorf("%s is in no call", who)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 40*time.Second)
 	defer cancel()
-	err := p.call.Hangup(ctx)
+	err := p.current().Hangup(ctx)
 	p.call = nil
 	return err
 }

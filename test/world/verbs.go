@@ -59,8 +59,14 @@ func init() {
 		"where":     (*World).where,     // where bob at A-b [in 200ms]
 		"lamp":      (*World).lamp,      // lamp bob
 		"call":      func(w *World, a []string) ([]string, error) { return w.calls(a) },
-		"say":       (*World).says,    // say 12s: whoever made a call speaks, after the tone
-		"hangup":    (*World).hangups, // hangup alice
+		"say":       (*World).says,     // say 12s: whoever made a call speaks, after the tone
+		"hangup":    (*World).hangups,  // hangup alice
+		"transfer":  (*World).transfer, // transfer ben to cat [after asking | while it rings]
+		"hold":      (*World).holdKey,  // hold ben
+		"resume":    (*World).resume,   // resume ben
+		"dials":     (*World).dials,    // dials cat *71
+		"starts":    (*World).starts,   // starts ana ben: it rings
+		"ears":      (*World).ears,     // ears ana cat: what they hear
 	}
 }
 
