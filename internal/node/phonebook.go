@@ -20,6 +20,7 @@ import (
 	"carrierclass.net/ccnode/internal/provision"
 	"carrierclass.net/ccnode/internal/site"
 	"carrierclass.net/ccnode/internal/state"
+	"carrierclass.net/ccnode/sipcore/route"
 )
 
 // phone describes an adopted phone as its template wants it.
@@ -37,7 +38,7 @@ func (p *phones) phone(ctx context.Context, m provision.MAC, l *phoneLAN) (*prov
 	out := &provision.Phone{MAC: m, Kind: provision.Kind(rec.Vendor), Model: rec.Model, Epoch: epochOf(rec.ID),
 		Transport: provision.UDP, Expiry: min(max(p.n.cfg.Expires, time.Minute), time.Hour),
 		Zone: zoneOf(s), Language: rec.Language, Country: countries[own.Country],
-		Voicemail: codes[0].Digits, AdminPassword: admin, DECTCode: p.dectCode(m)}
+		Voicemail: codes[0].Digits, Pickup: pickUpCode, AdminPassword: admin, DECTCode: p.dectCode(m)}
 	_, domain := s.Fleet()
 	for _, line := range rec.Lines {
 		id, err := site.ParseRecordID(line)
@@ -62,6 +63,9 @@ func (p *phones) phone(ctx context.Context, m provision.MAC, l *phoneLAN) (*prov
 		if key.Type == provision.KeySpeed && out.DoorCalls == "" {
 			out.DoorCalls = k.Value // a door phone has one button
 		}
+		if key.Type == provision.KeyPark && strings.Trim(k.Value, "0123456789") == "" {
+			key.Value = parkCode + k.Value // people say the orbit alone
+		}
 		out.Keys = append(out.Keys, key)
 	}
 	nodes := p.nodes(l)
@@ -71,6 +75,19 @@ func (p *phones) phone(ctx context.Context, m provision.MAC, l *phoneLAN) (*prov
 		out.SNTP = append(out.SNTP, x.at.Addr())
 	}
 	return out, nil
+}
+
+// What phones dial before a watched number, and before an orbit.
+var pickUpCode, parkCode = restCode(route.PickUp), restCode(route.Park)
+
+// restCode is the code of a feature that takes digits after it.
+func restCode(f site.FeatureName) string {
+	for _, c := range codes {
+		if c.Feature == f && c.Rest {
+			return c.Digits
+		}
+	}
+	return ""
 }
 
 // record finds the phone with a MAC.
@@ -127,7 +144,7 @@ func (p *phones) adminPassword(ctx context.Context, id site.RecordID) (string, e
 	if pw, err := state.Reveal[site.Phone](s, id, fieldAdmin); err != nil || pw != "" {
 		return pw, err
 	}
-	var b [10]byte // 16 characters
+	var b [16]byte // 26 characters
 	if _, err := io.ReadFull(p.n.rand, b[:]); err != nil {
 		return "", fmt.Errorf("make a phone's admin password: %w", err)
 	}

@@ -229,9 +229,9 @@ func (s *State) Password(id site.RecordID) (string, error) {
 
 var typed = base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithPadding(base32.NoPadding)
 
-// newPassword makes one of 80 bits, 16 characters that can be typed.
+// newPassword makes one of 128 bits, 26 characters that can be typed.
 func (s *State) newPassword() (string, error) {
-	var b [10]byte
+	var b [16]byte
 	if err := s.draw(b[:]); err != nil {
 		return "", err
 	}

@@ -11,7 +11,7 @@ func TestAUserIsInTheDirectoryEverywhereAndItsSecretAtHomeOnly(t *testing.T) {
 	a1, b := w.box(siteA, "0001"), w.box(siteB, "0002")
 	a2 := w.box(siteA, "")
 	u := w.create(a1, "201", "Ana")
-	if u.Number != "0001201" || u.Extension != "201" || len(u.Devices) != 1 || len(u.Devices[0].Password) != 16 || !u.HasPIN || u.ETag == "" {
+	if u.Number != "0001201" || u.Extension != "201" || len(u.Devices) != 1 || len(u.Devices[0].Password) != 26 || !u.HasPIN || u.ETag == "" {
 		t.Fatalf("created %+v", u)
 	}
 	d := u.Devices[0]

@@ -91,6 +91,7 @@ type Phone struct {
 	calls     map[string]*Call
 	referrals map[string]*referral // by Call-ID: the newest REFER of each call
 	texts     []string
+	syncs     []string
 	auth      map[string]*authentication // by method
 	closed    bool
 	reg       registration

@@ -30,7 +30,9 @@ func (p *Phone) request(tx *transaction.ServerTx) {
 		p.respond(tx, res)
 	case sip.MESSAGE:
 		p.told(tx)
-	case sip.NOTIFY, sip.BYE, sip.UPDATE, sip.INFO:
+	case sip.NOTIFY:
+		p.synced(tx)
+	case sip.BYE, sip.UPDATE, sip.INFO:
 		p.respond(tx, tx.Response(481, ""))
 	default:
 		res := tx.Response(405, "")
