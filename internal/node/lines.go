@@ -37,9 +37,6 @@ var _ stack.House = house{}
 // Public is where a call to a public number goes: as its record says, else to
 // the user of the site who has it.
 func (h house) Public(number string) string {
-	if line := h.n.pairLines.Rescued(number); line != "" {
-		return line
-	}
 	for _, x := range state.List[site.Inbound](h.n.state) {
 		if x.Name == number {
 			return x.To
@@ -50,6 +47,9 @@ func (h house) Public(number string) string {
 	}
 	return ""
 }
+
+// Rescued is the telephone that made an emergency call which showed the number.
+func (h house) Rescued(number string) string { return h.n.pairLines.Rescued(number) }
 
 // shop is the record of the whole site; empty before somebody makes it.
 func (n *Node) shop() site.Shop {

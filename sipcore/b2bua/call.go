@@ -28,7 +28,8 @@ type Call struct {
 	began    time.Time
 	peer     bool
 	vector   vector
-	incoming bool // by a trunk
+	incoming bool   // by a trunk
+	rescue   string // the line that is rung first, as somebody there has called for help
 
 	moves chan func() // what is to be done with a call that talks, by who runs it
 	picks chan pick   // who takes the call instead of those it rings at
@@ -234,7 +235,7 @@ func (c *Call) run(to route.URI) {
 	if v := message.Get(c.tx.Request(), "Replaces"); v != "" && !c.incoming {
 		err = c.replacing(v)
 	} else {
-		err = c.route(c.ctx, to)
+		err = c.answerHelp(to)
 	}
 	if err == nil {
 		return

@@ -134,6 +134,24 @@ func (c *Call) askNeighbour(ctx context.Context, b route.Branch, to route.Entry,
 	}
 }
 
+// answerHelp routes a call; one back to who made an emergency call rings there
+// first, whatever was set for calls to that line, and nobody's voicemail ends it.
+func (c *Call) answerHelp(to route.URI) error {
+	if c.rescue == "" {
+		return c.route(c.ctx, to)
+	}
+	view := c.srv.cfg.View()
+	rc := route.Call{From: c.payer(), To: route.ParseURI(c.rescue), Trunk: true}
+	for _, e := range view.Lookup(rc.To.User) {
+		rc.Applied = rc.Applied || e.Home == view.Own().ID // another site applies its own
+	}
+	c.srv.log.Warn("A call back after an emergency call", "call", c.chain, "to", c.rescue)
+	if err := c.routeAs(c.ctx, rc); err == nil || c.ctx.Err() != nil || c.isAnswered() {
+		return err
+	}
+	return c.route(c.ctx, to)
+}
+
 // mostUrgent is how many emergency calls there may be at once from one address:
 // a broken or evil telephone must not take every line from those in need. A
 // base of cordless telephones has one address.

@@ -25,6 +25,10 @@ type Lines interface {
 	// Public is where a call to one of the site's public numbers goes, as a
 	// phone of the site would dial it; "" for a number that is not the site's.
 	Public(number string) string
+	// Rescued is the line that a call to a number rings before it goes to where
+	// Public says, because an emergency call from there showed that number; ""
+	// usually.
+	Rescued(number string) string
 	// CallBack is the number that reaches the place an emergency call of that
 	// party comes from.
 	CallBack(from site.Party) string
@@ -260,7 +264,7 @@ func (s *Server) fromTrunk(view route.View, req *sip.Request, f *edge.Flow) (in 
 		from.AOR = site.AOR{User: in.Caller, Domain: view.Domain()}
 	}
 	from.Number = route.Shown(view, from)
-	return in, from, route.ParseURI(s.cfg.Lines.Public(in.Called)), true
+	return in, from, route.ParseURI(cmp.Or(s.cfg.Lines.Public(in.Called), s.cfg.Lines.Rescued(in.Called))), true
 }
 
 // leaseFor claims the channel of a call that came in by a trunk; it is given

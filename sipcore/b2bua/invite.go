@@ -105,6 +105,7 @@ func (s *Server) invite(tx *transaction.ServerTx) {
 		return
 	}
 	if line {
+		c.rescue = s.cfg.Lines.Rescued(in.Called)
 		context.AfterFunc(c.ctx, release)
 		c.leaseFor(in.Trunk)
 	}

@@ -18,6 +18,8 @@ type House interface {
 	// Public is where a call to one of the site's public numbers goes, as a
 	// phone of the site would dial it; "" for a number that is not the site's.
 	Public(number string) string
+	// Rescued is the line that is rung before, after an emergency call from there.
+	Rescued(number string) string
 	// CallBack is the number that reaches the place an emergency call comes from.
 	CallBack(from site.Party) string
 	// Urgent is told of emergency calls at once; it must not block.
