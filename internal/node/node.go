@@ -68,6 +68,7 @@ type Node struct {
 	state     *state.State
 	pair      *pair.Table
 	pairLines *pair.Lines
+	pairLamps *pair.Lamps
 	reach     *reach
 	calls     *telephony
 	phones    *phones // nil in a world

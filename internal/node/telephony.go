@@ -22,6 +22,7 @@ import (
 	"carrierclass.net/ccnode/mesh"
 	"carrierclass.net/ccnode/sipcore"
 	"carrierclass.net/ccnode/sipcore/b2bua"
+	"carrierclass.net/ccnode/sipcore/blf"
 	"carrierclass.net/ccnode/sipcore/stack"
 )
 
@@ -31,6 +32,8 @@ const (
 	pairProtocol = "/ccnode/pair/1" // bindings, between the nodes of a site
 	// Whose a call from outside is, and whom a call back is for; between the same.
 	pairLinesProtocol = "/ccnode/lines/1"
+	// What the lamps of a site show of calls; between the same.
+	pairLampsProtocol = "/ccnode/lamps/1"
 )
 
 // telephony is signalling, media and features of the node.
@@ -51,9 +54,13 @@ func (n *Node) openTelephony(ctx context.Context, cancel context.CancelCauseFunc
 	}
 	n.pairMu.Lock()
 	n.pair, n.pairLines = table, pair.NewLines(n.id.Node(), n.now, n.log.With("room", "pair"))
+	lamps := blf.NewTable(n.id.Node())
+	n.pairLamps = pair.NewLamps(board{lamps}, n.log.With("room", "pair"))
+	lamps.OnSet(n.pairLamps.Tell)
 	n.pairMu.Unlock()
 	rooms.add(t.records.close)
 	rooms.add(n.pairLines.Close)
+	rooms.add(n.pairLamps.Close)
 	rooms.add(n.pair.Close)
 	if err := t.openMedia(); err != nil {
 		return err
@@ -92,6 +99,7 @@ func (n *Node) openTelephony(ctx context.Context, cancel context.CancelCauseFunc
 			return registry.ServeCall(ctx, name, call{n, c})
 		},
 		Sound:    sound,
+		Lamps:    lamps,
 		Announce: func(ctx context.Context, cause site.Cause, c *b2bua.Call) { why.Say(ctx, cause, call{n, c}) },
 	})
 	if err != nil {
@@ -127,6 +135,16 @@ func (n *Node) openTelephony(ctx context.Context, cancel context.CancelCauseFunc
 		}
 		if err := n.pairLines.Hear(site.NodeID(s.Peer()), s); err != nil && !errors.Is(err, io.EOF) {
 			n.log.Debug("The pair's stream about lines ended", "err", err)
+		}
+	})
+	n.mesh.Handle(pairLampsProtocol, func(s mesh.Stream) {
+		x, ok := n.state.Node(site.NodeID(s.Peer()))
+		if !ok || x.Site != n.member.Site {
+			s.Close()
+			return
+		}
+		if err := n.pairLamps.Hear(site.NodeID(s.Peer()), s); err != nil && !errors.Is(err, io.EOF) {
+			n.log.Debug("The pair's stream about calls ended", "err", err)
 		}
 	})
 	n.sharePair()
@@ -268,8 +286,12 @@ func (n *Node) sharePair() {
 	if other.IsZero() {
 		n.pair.Share(nil)
 		n.pairLines.Share(nil)
+		n.pairLamps.Share(other, nil)
 		return
 	}
+	n.pairLamps.Share(other, func(ctx context.Context) (net.Conn, error) {
+		return n.mesh.OpenStream(ctx, mesh.PeerID(other), pairLampsProtocol)
+	})
 	n.pairLines.Share(func(ctx context.Context) (net.Conn, error) {
 		return n.mesh.OpenStream(ctx, mesh.PeerID(other), pairLinesProtocol)
 	})

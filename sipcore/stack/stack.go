@@ -18,6 +18,7 @@ import (
 	"carrierclass.net/ccnode/internal/site"
 	"carrierclass.net/ccnode/sipcore"
 	"carrierclass.net/ccnode/sipcore/b2bua"
+	"carrierclass.net/ccnode/sipcore/blf"
 	"carrierclass.net/ccnode/sipcore/core"
 	"carrierclass.net/ccnode/sipcore/digest"
 	"carrierclass.net/ccnode/sipcore/edge"
@@ -57,7 +58,10 @@ type Config struct {
 	// Sound plays what an end of a call hears while nobody talks to it; see
 	// b2bua.Config. May be nil.
 	Sound func(ctx context.Context, p sipcore.Port, s b2bua.Sound) error
-	Lamps sipcore.Lamps // may be nil
+
+	// Lamps are what telephones see of each other; nil: nothing. OnChange is the
+	// Stack's then.
+	Lamps *blf.Table
 
 	// Announce says why a call is about to be refused; see b2bua.Config.
 	Announce func(ctx context.Context, cause site.Cause, c *b2bua.Call)
@@ -70,6 +74,12 @@ type Config struct {
 	Now  func() time.Time
 	Rand io.Reader
 }
+
+// A telephone with key modules shows some hundred lamps; a site has some such.
+const (
+	perDevice          = 150
+	subscriptionsTotal = 10_000
+)
 
 // Stack is the signalling of one node.
 type Stack struct {
@@ -117,8 +127,14 @@ func New(cfg Config) (*Stack, error) {
 	if err != nil {
 		return nil, err
 	}
+	packages, events := []subscribe.Package{mwi.New(cfg.Summaries)}, []string{mwi.Name}
+	var lamps sipcore.Lamps
+	if cfg.Lamps != nil {
+		lamps = cfg.Lamps
+		packages, events = append(packages, blf.New(cfg.Lamps, func() route.View { return cfg.View })), append(events, blf.Name)
+	}
 	c.calls, err = b2bua.New(b2bua.Config{
-		Lines: lines, Sound: cfg.Sound, Lamps: cfg.Lamps,
+		Lines: lines, Sound: cfg.Sound, Lamps: lamps,
 		Edge: c.edge, View: func() route.View { return cfg.View }, Location: cfg.Location, Digest: dg, Anchor: cfg.Anchor, Node: cfg.Node,
 		Feature: cfg.Feature, Announce: cfg.Announce, Reach: cfg.Reach, Records: cfg.Records, MediaAddr: cfg.MediaAddr, MaxCalls: cfg.MaxCalls, Grace: cfg.Grace,
 		Logger: cfg.Log.With("room", "b2bua"), Now: cfg.Now, Rand: cfg.Rand,
@@ -126,15 +142,18 @@ func New(cfg Config) (*Stack, error) {
 	if err != nil {
 		return nil, err
 	}
-	c.core = core.New(core.Config{Edge: c.edge, Registrar: reg, Calls: c.calls, Events: []string{mwi.Name}, Emergency: c.emergencyCall, Logger: cfg.Log.With("room", "transaction"), Now: cfg.Now, Rand: cfg.Rand})
+	c.core = core.New(core.Config{Edge: c.edge, Registrar: reg, Calls: c.calls, Events: events, Emergency: c.emergencyCall, Logger: cfg.Log.With("room", "transaction"), Now: cfg.Now, Rand: cfg.Rand})
 	c.calls.Use(c.core.Layer())
 	c.subs, err = subscribe.New(subscribe.Config{Edge: c.edge, View: func() route.View { return cfg.View }, Digest: dg,
-		Packages: []subscribe.Package{mwi.New(cfg.Summaries)}, Logger: cfg.Log.With("room", "subscribe"), Now: cfg.Now, Rand: cfg.Rand})
+		Packages: packages, PerDevice: perDevice, Total: subscriptionsTotal, Logger: cfg.Log.With("room", "subscribe"), Now: cfg.Now, Rand: cfg.Rand})
 	if err != nil {
 		return nil, err
 	}
 	c.subs.Use(c.core.Layer())
 	c.core.Use(subscriptions{c.subs})
+	if cfg.Lamps != nil {
+		cfg.Lamps.OnChange(func(a site.AOR) { c.subs.ChangedAOR(blf.Name, a) })
+	}
 	return c, nil
 }
 
