@@ -29,6 +29,7 @@ type lamp struct {
 	notifies  int
 	changed   chan struct{} // closed at each NOTIFY and each change of granted
 	moved     chan struct{}
+	watches   map[string]*Watch // lamps of others, by Call-ID
 }
 
 // SubscribeMWI asks for the message lamp (RFC 3842) and keeps the subscription.
@@ -188,6 +189,9 @@ func (p *Phone) subscribe(ctx context.Context, expires time.Duration) error {
 func (p *Phone) notified(tx *transaction.ServerTx, tag string) bool {
 	req := tx.Request()
 	event, _, _ := strings.Cut(message.Get(req, "Event"), ";")
+	if strings.EqualFold(strings.TrimSpace(event), "dialog") {
+		return p.watched(tx, tag)
+	}
 	if !strings.EqualFold(strings.TrimSpace(event), "message-summary") {
 		return false
 	}
