@@ -148,7 +148,9 @@ func (c *Call) Hangup(_ context.Context, cause site.Cause) error {
 // nil when somebody took the call and the talk is over, else why nobody did.
 // If ctx ends before, the attempt is given up.
 func (c *Call) Connect(ctx context.Context, to route.URI) error {
-	return c.route(ctx, to)
+	err := c.route(ctx, to)
+	c.near().hush() // whoever sent the caller on speaks again
+	return err
 }
 
 // end ends the call on all legs, once.
