@@ -16,7 +16,7 @@ import (
 
 // phoneCommands are what is done with phones beside keeping their records.
 func phoneCommands(s *settings, c *cobra.Command) *cobra.Command {
-	c.AddCommand(windowCommand(s), seenCommand(s), adoptCommand(s), codesCommand(s))
+	c.AddCommand(windowCommand(s), seenCommand(s), adoptCommand(s), codesCommand(s), resyncCommand(s))
 	return c
 }
 
@@ -82,6 +82,9 @@ func seenCommand(s *settings) *cobra.Command {
 				t.row("MAC", "ADDRESS", "VENDOR", "MODEL", "LAST", "TIMES", "PHONE", "FETCHED")
 				for _, d := range ds {
 					t.row(d.MAC, d.Addr, dash(d.Vendor), dash(d.Model), ago(&d.Last), d.Times, dash(d.Phone), ago(d.Fetched))
+					if d.Owed {
+						t.row("", "its settings have changed since: ccnode phone resync "+d.MAC)
+					}
 					if d.Trouble != "" {
 						t.row("", "trouble: "+d.Trouble)
 					}
@@ -163,6 +166,30 @@ func codesCommand(s *settings) *cobra.Command {
 				t.row("password", v.AdminPassword)
 				if v.DECT != "" {
 					t.row("DECT code", v.DECT)
+				}
+			})
+		},
+	}
+}
+
+func resyncCommand(s *settings) *cobra.Command {
+	return &cobra.Command{
+		Use: "resync MAC|NAME|all", Short: "Ask registered phones to fetch their settings again", Args: args(1, 1, "a MAC address, a name, or all"),
+		Long: "A phone with changed settings has them after its next start, or when it is asked. One in a call\n" +
+			"waits until the call is over; some models start again to take a setting over.",
+		RunE: func(cmd *cobra.Command, a []string) error {
+			v, err := ask[[]api.Resynced](cmd, s, http.MethodPost, "/phones/"+url.PathEscape(a[0])+"/resync", nil)
+			if err != nil {
+				return err
+			}
+			return s.show(v, func(t *table) {
+				t.row("MAC", "PHONE", "ASKED")
+				for _, r := range v {
+					said := "yes"
+					if !r.Asked {
+						said = "no: " + r.Reason
+					}
+					t.row(r.MAC, r.Phone, said)
 				}
 			})
 		},

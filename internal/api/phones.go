@@ -16,6 +16,9 @@ type Provisioning interface {
 	Window(ctx context.Context) (PhoneWindow, error)
 	Close(ctx context.Context) error
 	Seen(ctx context.Context) ([]SeenPhone, error)
+	// Resync asks registered phones to fetch their settings again: the one with
+	// that MAC, name or id, or "all".
+	Resync(ctx context.Context, who string) ([]Resynced, error)
 	// Codes are what an installer types at the phone itself.
 	Codes(ctx context.Context, by, who string) (PhoneCodes, error)
 }
@@ -49,6 +52,15 @@ type SeenPhone struct {
 	Phone   string     `json:"phone,omitempty" doc:"Name of the phone, once it is adopted"`
 	Trouble string     `json:"trouble,omitempty" doc:"Why it gets no settings"`
 	Fetched *time.Time `json:"fetched,omitempty" doc:"When it was last given all its settings by this box"`
+	Owed    bool       `json:"owed,omitempty" doc:"Its settings have changed since: a resync is owed"`
+}
+
+// Resynced is what came of asking one phone to fetch its settings again.
+type Resynced struct {
+	MAC    string `json:"mac"`
+	Phone  string `json:"phone"`
+	Asked  bool   `json:"asked" doc:"It said that it will"`
+	Reason string `json:"reason,omitempty" doc:"Why not"`
 }
 
 // PhoneCodes open a phone's own page, and let handsets join a base.
@@ -90,6 +102,14 @@ func registerPhones(h huma.API, p Provisioning) {
 				s = []SeenPhone{}
 			}
 			return &body[[]SeenPhone]{s}, problem(err)
+		})
+	huma.Register(h, op("resync-phone", http.MethodPost, "/phones/{record}/resync", "Ask a phone, or all, to fetch settings again", "phones"),
+		func(ctx context.Context, in *RecordInput) (*body[[]Resynced], error) {
+			r, err := p.Resync(ctx, in.Who)
+			if r == nil {
+				r = []Resynced{}
+			}
+			return &body[[]Resynced]{r}, problem(err)
 		})
 	huma.Register(h, op("phone-codes", http.MethodGet, "/phones/{record}/codes", "What an installer types at the phone itself", "phones"),
 		func(ctx context.Context, in *RecordInput) (*body[PhoneCodes], error) {

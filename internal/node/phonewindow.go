@@ -103,9 +103,9 @@ func (x provisioning) Seen(ctx context.Context) ([]api.SeenPhone, error) {
 	at := map[provision.MAC]int{}
 	var out []api.SeenPhone
 	for _, l := range lans {
-		for _, d := range l.now.Load().Seen() {
+		for _, d := range l.now.Load().Owed(ctx) {
 			s := api.SeenPhone{MAC: d.MAC.String(), Vendor: d.Vendor, Model: d.Model, Version: d.Version, Kind: string(kindOf(d)), Addr: d.Addr.String(),
-				First: d.First, Last: d.Last, Times: d.Times}
+				First: d.First, Last: d.Last, Times: d.Times, Owed: d.Owed}
 			if !d.Fetched.IsZero() {
 				s.Fetched = &d.Fetched
 			}

@@ -3,6 +3,7 @@ package provision
 import (
 	"context"
 	"crypto/hmac"
+	"crypto/sha256"
 	"crypto/tls"
 	"errors"
 	"net/http"
@@ -298,7 +299,7 @@ func (s *Service) serveRest(ctx context.Context, r request) (File, int) {
 		s.stats.Again++
 	}
 	if d := s.seen[p.MAC]; d != nil {
-		d.Fetched = s.cfg.Now()
+		d.Fetched, d.has = s.cfg.Now(), sha256.Sum256(f.Body)
 	}
 	s.cfg.Log.Info("Phone fetched its settings", "mac", p.MAC, "from", r.from)
 	return f, http.StatusOK

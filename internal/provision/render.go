@@ -32,6 +32,7 @@ type kind struct {
 	trusts  bool // the first file makes the phone trust our CA by itself
 	name    func(MAC) string
 	words   words
+	sync    string // Event of the NOTIFY that makes it fetch its settings without a restart, if it can
 
 	// deadNode is what a dead first node costs the first call by the vendor's
 	// documents and our settings; 0: not documented.
@@ -53,7 +54,7 @@ func lower(suffix string) func(MAC) string {
 
 var kinds = map[Kind]kind{
 	Yealink: {
-		product: "Yealink T3x, T4x, T5x", tried: "untested", format: cfg, lines: 16, trusts: true,
+		product: "Yealink T3x, T4x, T5x", tried: "untested", sync: "check-sync;reboot=false", format: cfg, lines: 16, trusts: true,
 		name: lower(".cfg"), deadNode: 3500 * time.Millisecond,
 		words: words{
 			transport: map[Transport]string{UDP: "0", TCP: "1", TLS: "2"}, srtp: [2]string{"0", "1"},
@@ -63,7 +64,7 @@ var kinds = map[Kind]kind{
 		},
 	},
 	Snom: {
-		product: "Snom D7xx", tried: "untested", format: xmlText, lines: 6, der: true, trusts: true,
+		product: "Snom D7xx", tried: "untested", sync: "check-sync;reboot=false", format: xmlText, lines: 6, der: true, trusts: true,
 		name: lower(".xml"), deadNode: 5760 * time.Millisecond,
 		words: words{
 			transport: map[Transport]string{UDP: "udp", TCP: "tcp", TLS: "tls"}, srtp: [2]string{"off", "on"},
@@ -73,7 +74,7 @@ var kinds = map[Kind]kind{
 		},
 	},
 	SnomM: {
-		product: "Snom M300, M400, M700, M900", tried: "untested", format: xmlText, lines: 50, dect: true,
+		product: "Snom M300, M400, M700, M900", tried: "untested", sync: "check-sync;reboot=false", format: xmlText, lines: 50, dect: true,
 		name: lower(".xml"), deadNode: 4 * time.Second,
 		words: words{
 			transport: map[Transport]string{UDP: "udp", TCP: "tcp", TLS: "tls"}, srtp: [2]string{"disabled", "enabled"},
@@ -82,17 +83,17 @@ var kinds = map[Kind]kind{
 		},
 	},
 	Gigaset: {
-		product: "Gigaset N670, N870", tried: "untested", format: xmlText, lines: 100, dect: true, folder: true,
+		product: "Gigaset N670, N870", tried: "untested", sync: "check-sync", format: xmlText, lines: 100, dect: true, folder: true,
 		name:  lower(".xml"),
 		words: words{transport: map[Transport]string{UDP: "1", TCP: "2", TLS: "3"}, srtp: [2]string{"0", "1"}},
 	},
 	HT8: {
-		product: "Grandstream HT801, HT802, HT812", tried: "untested", format: xmlText, lines: 2, folder: true,
+		product: "Grandstream HT801, HT802, HT812", tried: "untested", sync: "check-sync", format: xmlText, lines: 2, folder: true,
 		name: func(m MAC) string { return "cfg" + m.Plain() + ".xml" }, deadNode: 6 * time.Second,
 		words: words{transport: map[Transport]string{UDP: "0", TCP: "1", TLS: "2"}, srtp: [2]string{"0", "2"}},
 	},
 	Akuvox: {
-		product: "Akuvox E1x, R2x", tried: "untested", format: cfg, lines: 2, folder: true,
+		product: "Akuvox E1x, R2x", tried: "untested", sync: "check-sync", format: cfg, lines: 2, folder: true,
 		name:  lower(".cfg"),
 		words: words{transport: map[Transport]string{UDP: "0", TCP: "1", TLS: "2"}},
 	},
@@ -115,12 +116,15 @@ type KindInfo struct {
 	// DeadNode is what a dead first node costs the first call after its death,
 	// by the vendor's documents; 0 where they do not say.
 	DeadNode time.Duration
+
+	// Sync is the Event of the NOTIFY that asks it to fetch its settings again.
+	Sync string
 }
 
 // Kinds lists the families there are templates for, by name.
 func Kinds() (out []KindInfo) {
 	for name, k := range kinds {
-		out = append(out, KindInfo{name, k.product, k.tried, k.lines, k.dect, k.trusts, k.deadNode})
+		out = append(out, KindInfo{name, k.product, k.tried, k.lines, k.dect, k.trusts, k.deadNode, k.sync})
 	}
 	slices.SortFunc(out, func(a, b KindInfo) int { return strings.Compare(string(a.Kind), string(b.Kind)) })
 	return out

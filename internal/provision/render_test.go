@@ -34,13 +34,14 @@ func sample(t testing.TB, k Kind) *Phone {
 		Servers:   []Server{{addr("192.168.1.11"), 5060}, {addr("192.168.1.12"), 5060}},
 		Transport: UDP, Expiry: 100 * time.Second,
 		Zone: "Europe/Berlin", SNTP: []netip.Addr{addr("192.168.1.11"), addr("192.168.1.12")}, Language: "de", Country: "DE",
-		Voicemail: "*97", Pickup: "*8", AdminPassword: `kQ7<&">'x9%$z`, DECTCode: "4711", DoorCalls: "600",
+		Voicemail: "*97", Pickup: "**", AdminPassword: `kQ7<&">'x9%$z`, DECTCode: "4711", DoorCalls: "600",
 		Keys: []Key{
 			{Type: KeyLine, Value: "1", Label: "Ana"},
 			{Type: KeyBLF, Value: "202", Label: "Ben & Söhne <Lager>"},
 			{Type: KeySpeed, Value: "+33472001201", Label: "Chef"},
-			{Type: KeyPark, Value: "701", Label: "Parken 1"},
-			{Type: KeyNight, Value: "*81", Label: "Nacht"},
+			{Type: KeyPark, Value: "*71", Label: "Parken 1"},
+			{Type: KeyNight, Value: "*80", Label: "Nacht"},
+			{Type: KeySpeed, Value: "*97", Label: "Mailbox"},
 		},
 		Lines: []Line{
 			{AOR: site.AOR{User: "0017201", Domain: "shops.example"}, User: "d-7k2m9q", Password: "s3cret<one>&\"", Display: `Ana "Kasse 1" O'Hara`, IPUI: "02a1b2c3d4"},

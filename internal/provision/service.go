@@ -81,6 +81,9 @@ type Seen struct {
 	Times                  int
 	Adopted                bool      // known when it last asked
 	Fetched                time.Time // when it was last given all its settings
+	Owed                   bool      // those it has now are others
+
+	has [32]byte // digest of what it was given
 }
 
 // A Service hands files to phones. It is safe for concurrent use.
