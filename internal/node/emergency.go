@@ -3,6 +3,7 @@ package node
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -132,6 +133,8 @@ func (b *backend) EmergencyTest(_ context.Context, from string) (api.EmergencyPl
 		if n.calls != nil && n.calls.sip != nil && n.calls.sip.Trunks() != nil {
 			if o, err := n.calls.sip.Trunks().Outgoing(t.Name, call); err == nil {
 				l.Shown = o.Shown
+			} else if errors.Is(err, trunk.ErrUnknown) {
+				l.State = "is being set up, ask again"
 			} else {
 				l.Usable, l.State = false, err.Error()
 			}
@@ -143,7 +146,7 @@ func (b *backend) EmergencyTest(_ context.Context, from string) (api.EmergencyPl
 			lan = lan || l.Via == "lan"
 		}
 		say("line %s (%s): %s, %s; shows %s", l.Name, l.Via, word, l.State, orDash(l.Shown))
-		if out.CallBack != "" && l.Shown != out.CallBack {
+		if out.CallBack != "" && l.Shown != "" && l.Shown != out.CallBack {
 			wrong("line %s shows %s, not the call-back number %s: it is not one of the line's numbers", l.Name, orDash(l.Shown), out.CallBack)
 		}
 	}
@@ -164,7 +167,11 @@ func (b *backend) EmergencyTest(_ context.Context, from string) (api.EmergencyPl
 	}
 	if d, ok := n.state.Pick(own.Code + shop.Desk); shop.Desk != "" && ok {
 		out.Desk = shop.Desk
-		say("the front desk %s is told, on %d telephone(s)", shop.Desk, v.Bindings(v.entry(d).AOR))
+		phones := v.Bindings(v.entry(d).AOR)
+		say("the front desk %s is told, on %d telephone(s)", shop.Desk, phones)
+		if phones == 0 {
+			wrong("the front desk %s has no telephone that is registered: nobody there is told", shop.Desk)
+		}
 	} else {
 		wrong("nobody at the front desk is told: ccnode shop set NAME --desk EXTENSION")
 	}
