@@ -57,7 +57,7 @@ func (*Package) Target(v route.View, u route.URI) (line sipcore.Line, status int
 
 // orbit says whether callers are parked under that name at s.
 func orbit(s route.Site, user string) bool {
-	for _, c := range slices.Concat(s.Codes, route.MidCall) {
+	for _, c := range s.Codes {
 		if c.Feature != route.Park {
 			continue
 		}

@@ -36,6 +36,8 @@ type phone struct {
 	call *phonetest.Call // the one this person made
 	met  *phonetest.Call // the last one answered whose caller is known
 
+	lamps []*lamp
+
 	mu   sync.Mutex
 	away bool            // nobody answers
 	in   *phonetest.Call // the one this person answered

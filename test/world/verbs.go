@@ -34,6 +34,7 @@ func init() {
 		"group":     (*World).makeGroup, // group sales 300 ana ben at A [turn] [overflow voicemail] [e164 +33…]
 		"gateway":   (*World).gateway,   // gateway fxo at A [number +33…] [to 201] [minutes 5]: a line to the outside on the LAN, and its telephone
 		"fork":      (*World).fork,      // fork fxo +33… [ids] [apart 300ms]: the provider sends one call to both boxes
+		"loosen":    (*World).loosen,    // loosen fxo A-a: no datagram passes between that telephone and that box
 		"emergency": (*World).emergency, // emergency ana at A: how an emergency call would go, and when that was tried
 		"hours":     (*World).hours,     // hours shop Mo-Fr 09:00-18:00 at A: opening hours in Europe/Paris
 		"menu":      (*World).menu,      // menu main 310 1=201,2=300 at A [hours shop] [closed 301]: closed: where calls go then
@@ -67,6 +68,9 @@ func init() {
 		"dials":     (*World).dials,    // dials cat *71
 		"starts":    (*World).starts,   // starts ana ben: it rings
 		"ears":      (*World).ears,     // ears ana cat: what they hear
+		"watch":     (*World).watch,    // watch cat ben *71: lamps for them on cat's telephone
+		"lights":    (*World).lights,   // lights cat [*71] [in 1s]: what those lamps show
+		"takes":     (*World).takes,    // takes cat ben: cat presses the lamp of ben that blinks
 	}
 }
 
