@@ -24,9 +24,8 @@ func windowCommand(s *settings) *cobra.Command {
 	c := &cobra.Command{
 		Use: "window", Short: "The time in which phones may begin to fetch their settings",
 		Long: "Outside of the window only phones that fetched their settings before are given any.\n\n" +
-			"It is opened at one box. Phones of the LAN that ask by multicast are heard by both boxes of\n" +
-			"a pair, and answered by the one whose window is open: open it at one of them. A restart of\n" +
-			"the box closes it.",
+			"The site's other box opens and closes it, too, as soon as it can be told. It ends by itself,\n" +
+			"and when both boxes are started again.",
 	}
 	show := func(w api.PhoneWindow) error {
 		return s.show(w, func(t *table) {
@@ -37,6 +36,9 @@ func windowCommand(s *settings) *cobra.Command {
 				t.row("window", "open until "+w.Until.Local().Format("15:04:05"), "for "+strings.Join(w.MACs, ", "))
 			default:
 				t.row("window", "open until "+w.Until.Local().Format("15:04:05"), "for every phone that was adopted")
+			}
+			if w.Shared {
+				t.row("other box", "has it open, too")
 			}
 			for _, u := range w.URLs {
 				t.row("address", u, "for a phone that does not find this box by itself, and for DHCP option 66")

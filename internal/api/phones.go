@@ -23,14 +23,15 @@ type Provisioning interface {
 	Codes(ctx context.Context, by, who string) (PhoneCodes, error)
 }
 
-// PhoneWindow is the time in which phones may begin to fetch their settings
-// from this box. Outside of it only phones that did so before get anything.
+// PhoneWindow is the time in which phones may begin to fetch their settings,
+// from either box of the site. Outside of it only phones that did so before get anything.
 type PhoneWindow struct {
-	Open  bool       `json:"open"`
-	Until *time.Time `json:"until,omitempty"`
-	MACs  []string   `json:"macs,omitempty" doc:"Only these phones; absent: all that were adopted"`
-	URLs  []string   `json:"urls" doc:"What to type into a phone that does not find this box by itself, or into DHCP option 66"`
-	CA    string     `json:"ca" doc:"The certificate that phones of this site are to trust, PEM"`
+	Open   bool       `json:"open"`
+	Until  *time.Time `json:"until,omitempty"`
+	MACs   []string   `json:"macs,omitempty" doc:"Only these phones; absent: all that were adopted"`
+	URLs   []string   `json:"urls" doc:"What to type into a phone that does not find this box by itself, or into DHCP option 66"`
+	Shared bool       `json:"shared,omitempty" doc:"The site's other box has it open, too"`
+	CA     string     `json:"ca" doc:"The certificate that phones of this site are to trust, PEM"`
 }
 
 type OpenWindow struct {
@@ -75,7 +76,7 @@ func registerPhones(h huma.API, p Provisioning) {
 		return
 	}
 	const at = "/phones/window"
-	open := op("open-phone-window", http.MethodPost, at, "Let phones begin to fetch their settings from this box", "phones")
+	open := op("open-phone-window", http.MethodPost, at, "Let phones begin to fetch their settings", "phones")
 	open.DefaultStatus = http.StatusCreated
 	huma.Register(h, open, func(ctx context.Context, in *body[OpenWindow]) (*body[PhoneWindow], error) {
 		d := 15 * time.Minute

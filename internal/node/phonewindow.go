@@ -14,9 +14,8 @@ import (
 	"carrierclass.net/ccnode/internal/state"
 )
 
-// provisioning is the window as the interface sees it. It is of this box only:
-// a phone of the LAN is heard by both nodes of a pair and answered by the one
-// whose window is open.
+// provisioning is the window as the interface sees it. The nodes of a pair have
+// the same: what is done at one is told to the other, and a phone may ask either.
 type provisioning struct{ n *Node }
 
 var _ api.Provisioning = provisioning{}
@@ -59,6 +58,7 @@ func (x provisioning) Open(ctx context.Context, d time.Duration, macs []string) 
 			return api.PhoneWindow{}, api.Invalid(err.Error(), "correct it and try again")
 		}
 	}
+	x.n.phones.changed()
 	return x.Window(ctx)
 }
 
@@ -80,6 +80,7 @@ func (x provisioning) Window(context.Context) (api.PhoneWindow, error) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	out.Shared = out.Open && p.shared.Load()
 	out.CA = string(p.ca.pem)
 	return out, nil
 }
@@ -92,6 +93,7 @@ func (x provisioning) Close(context.Context) error {
 	for _, l := range lans {
 		l.now.Load().Close()
 	}
+	x.n.phones.changed()
 	return nil
 }
 

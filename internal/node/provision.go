@@ -34,6 +34,9 @@ type phones struct {
 	wg   sync.WaitGroup
 	stir chan struct{} // the site's key may have changed
 
+	opened chan struct{} // a person opened or closed the window
+	shared atomic.Bool   // the pair's other node has the same
+
 	admin sync.Mutex // one admin password is made at a time
 
 	mu    sync.Mutex // guards what follows
@@ -71,7 +74,7 @@ func (n *Node) openPhones(ctx context.Context, rooms *closer) {
 	if n.opt.World != nil {
 		return
 	}
-	p := &phones{n: n, log: n.log.With("room", "phones"), site: n.state.Keys().Current, stir: make(chan struct{}, 1)}
+	p := &phones{n: n, log: n.log.With("room", "phones"), site: n.state.Keys().Current, stir: make(chan struct{}, 1), opened: make(chan struct{}, 1)}
 	pctx, stop := context.WithCancel(ctx)
 	rooms.add(func() { stop(); p.wg.Wait() })
 	var lans []*phoneLAN
@@ -115,6 +118,7 @@ func (n *Node) openPhones(ctx context.Context, rooms *closer) {
 	})
 	rooms.add(cancel)
 	p.follow(pctx)
+	p.shareWindow(pctx)
 	p.wg.Go(func() { // ends with pctx
 		for {
 			select {
