@@ -161,9 +161,15 @@ func (b *backend) EmergencyTest(_ context.Context, from string) (api.EmergencyPl
 	if near := h.Neighbours(); len(near) > 0 {
 		var codes []string
 		for _, b := range near {
+			if b.Site.ID == own.ID {
+				say("if every line fails, the site's other box tries them")
+				continue
+			}
 			codes = append(codes, b.Site.Code)
 		}
-		say("if every line fails, the lines of other shops are tried: %s", strings.Join(codes, ", "))
+		if len(codes) > 0 {
+			say("if every line fails, the lines of other shops are tried: %s", strings.Join(codes, ", "))
+		}
 	}
 	if d, ok := n.state.Pick(own.Code + shop.Desk); shop.Desk != "" && ok {
 		out.Desk = shop.Desk
@@ -201,7 +207,8 @@ func orDash(s string) string {
 // mostNeighbours are tried when the site's own lines fail: the caller waits.
 const mostNeighbours = 3
 
-// Neighbours are sites of the same country, those lately reached first, the
+// Neighbours are the pair's other box, which has the same lines by another way,
+// and sites of the same country, those lately reached first, the
 // nearest first: an emergency centre far away is better than none, but only one
 // of the same country can send help.
 func (h house) Neighbours() []route.Branch {
@@ -229,7 +236,15 @@ func (h house) Neighbours() []route.Branch {
 	slices.SortFunc(out, func(a, b route.Branch) int {
 		return cmp.Or(cmp.Compare(bad(a), bad(b)), cmp.Compare(unknownLast(a.Site.RoundTrip), unknownLast(b.Site.RoundTrip)), cmp.Compare(a.Site.Code, b.Site.Code))
 	})
-	return out[:min(len(out), mostNeighbours)]
+	out = out[:min(len(out), mostNeighbours)]
+	// The other box of the site comes before all: its way to the lines may work.
+	if x := v.site(own); len(x.Nodes) > 1 {
+		x.Nodes = slices.DeleteFunc(slices.Clone(x.Nodes), func(id site.NodeID) bool { return id == h.n.id.Node() || h.n.reach.Suspect(id) })
+		if len(x.Nodes) > 0 {
+			out = append([]route.Branch{{Site: x, After: route.ShortBudget, Budget: 2 * route.ShortBudget}}, out...)
+		}
+	}
+	return out
 }
 
 func unknownLast(d time.Duration) time.Duration {

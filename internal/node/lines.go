@@ -103,8 +103,9 @@ func (h house) Urgent(e b2bua.Emergency) {
 	} else {
 		log.Warn("EMERGENCY CALL")
 	}
+	abroad := e.Peer && e.From.Site != n.member.Site
 	switch {
-	case e.Peer:
+	case abroad:
 		text += "; at another shop, over the lines of this one"
 		if e.Place != "" {
 			text += ": " + e.Place
@@ -113,7 +114,7 @@ func (h house) Urgent(e b2bua.Emergency) {
 		text += "; " + shop.Address
 	}
 	numbers := append(n.mainNumbers(), e.CallBack)
-	if e.Peer { // only what the emergency centre saw: the rest is for this shop
+	if abroad { // only what the emergency centre saw: the rest is for this shop
 		numbers = numbers[:0]
 		for _, t := range n.trunkRecords() {
 			if t.Name == e.Trunk {
@@ -129,6 +130,9 @@ func (h house) Urgent(e b2bua.Emergency) {
 	n.linesMu.Lock()
 	n.lastEmergency = &api.Emergency{At: now, Number: e.Number, From: e.From.Number, Name: e.From.Display, Trunk: e.Trunk, Over: e.Over}
 	n.linesMu.Unlock()
+	if e.Peer && !abroad {
+		return // our other box has told the desk
+	}
 	n.tellDesk(shop, "Emergency", text)
 }
 

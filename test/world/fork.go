@@ -174,3 +174,24 @@ func (w *World) emergency(args []string) ([]string, error) {
 	}
 	return out, nil
 }
+
+// loosen fxo A-a takes the cable between a telephone and a box away.
+func (w *World) loosen(args []string) ([]string, error) {
+	if err := need(args, 2, "loosen fxo A-a"); err != nil {
+		return nil, err
+	}
+	p := w.phones[args[0]]
+	bs, err := w.named(args[1])
+	if err != nil || p == nil {
+		return nil, fmt.Errorf("there is no %s or no %s", args[0], args[1])
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.loose == nil {
+		w.loose = map[[2]netip.Addr]bool{}
+	}
+	for _, b := range bs {
+		w.loose[[2]netip.Addr{p.ip, b.ip}] = true
+	}
+	return nil, nil
+}

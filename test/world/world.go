@@ -58,6 +58,7 @@ type World struct {
 	mu    sync.Mutex // guards what the networks ask, below; nothing is called while it is held
 	group map[string]int
 	dead  map[string]bool
+	loose map[[2]netip.Addr]bool     // a telephone, and a box it has no cable to
 	hosts map[netip.Addr]string      // boxes by address
 	peers map[mesh.PeerID]string     // boxes by identity
 	heard map[netip.AddrPort][]reply // SIP responses that arrived at a telephone
@@ -128,7 +129,7 @@ func (w *World) cutPeers(a, b mesh.PeerID) bool {
 func (w *World) fate(from, to netip.AddrPort, _ []byte) (lost bool, after time.Duration) {
 	w.mu.Lock()
 	x, y := w.hosts[from.Addr()], w.hosts[to.Addr()]
-	dead := w.dead[x] || w.dead[y]
+	dead := w.dead[x] || w.dead[y] || w.loose[[2]netip.Addr{from.Addr(), to.Addr()}] || w.loose[[2]netip.Addr{to.Addr(), from.Addr()}]
 	w.mu.Unlock()
 	switch {
 	case dead:
