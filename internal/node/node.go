@@ -56,6 +56,7 @@ type Node struct {
 	start  time.Time
 	odd    []string // what was found wrong at the start, for people
 	refill bool     // the store was lost; the others fill it
+	before []string // where phones registered before this start, as our own record said; nil: no other place
 
 	memberMu sync.Mutex // guards what changes in member: Sponsor, Filled
 

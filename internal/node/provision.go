@@ -39,8 +39,11 @@ type phones struct {
 
 	admin sync.Mutex // one admin password is made at a time
 
-	mu    sync.Mutex // guards what follows
-	odd   []string   // what does not work, for people
+	mu    sync.Mutex          // guards what follows
+	odd   []string            // what does not work, for people
+	timed []netip.Addr        // where the time is told
+	heard []netip.Addr        // where questions by multicast are heard
+	away  map[netip.Addr]bool // who asked from other networks, bounded
 	epoch trust.Epoch
 	ca    *phoneCA // nil: no key of the site yet
 	key   trust.SiteKey
@@ -191,11 +194,11 @@ func networkOf(ip netip.Addr) (*phoneLAN, error) {
 // serveWeb opens the two ports of one address.
 func (p *phones) serveWeb(ctx context.Context, l *phoneLAN) error {
 	cfg := &p.n.cfg
-	plain, err := listenLAN(l, cfg.PhoneHTTP, "--provision-http-port")
+	plain, err := listenLAN(l, cfg.PhoneHTTP, "--provision-http-port", p.turnedAway)
 	if err != nil {
 		return err
 	}
-	secret, err := listenLAN(l, cfg.PhoneHTTPS, "--provision-https-port")
+	secret, err := listenLAN(l, cfg.PhoneHTTPS, "--provision-https-port", p.turnedAway)
 	if err != nil {
 		plain.Close()
 		return err
@@ -235,20 +238,21 @@ func (p *phones) ended(ctx context.Context, err error) {
 // so few that nobody can keep the others out.
 type lanListener struct {
 	net.Listener
-	lan netip.Prefix
+	lan  netip.Prefix
+	note func(netip.Addr) // is told who was turned away for being of another network
 
 	mu   sync.Mutex // guards what follows
 	all  int
 	from map[netip.Addr]int
 }
 
-func listenLAN(l *phoneLAN, port int, flag string) (net.Listener, error) {
+func listenLAN(l *phoneLAN, port int, flag string, note func(netip.Addr)) (net.Listener, error) {
 	at := netip.AddrPortFrom(l.addr, uint16(port))
 	x, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(at))
 	if err != nil {
 		return nil, inUse(err, "provisioning", at.String(), flag)
 	}
-	return &lanListener{Listener: x, lan: l.net, from: map[netip.Addr]int{}}, nil
+	return &lanListener{Listener: x, lan: l.net, note: note, from: map[netip.Addr]int{}}, nil
 }
 
 // Accept drops strangers before they cost a handshake. Nobody waits for a
@@ -262,6 +266,9 @@ func (l *lanListener) Accept() (net.Conn, error) {
 		from, err := netip.ParseAddrPort(c.RemoteAddr().String())
 		a := from.Addr().Unmap().WithZone("")
 		if err != nil || !l.lan.Contains(a) || !l.enter(a) {
+			if err == nil && !l.lan.Contains(a) {
+				l.note(a)
+			}
 			c.Close()
 			continue
 		}
@@ -338,6 +345,9 @@ func (p *phones) serveTime(ctx context.Context, lans []*phoneLAN) {
 			p.complain("phones are not told the time: %v", err)
 			continue
 		}
+		p.mu.Lock()
+		p.timed = append(p.timed, l.addr)
+		p.mu.Unlock()
 		p.wg.Go(func() { // ends with ctx
 			if err := s.Serve(ctx, c); err != nil {
 				p.complain("phones are not told the time any more: %v; start this box again", err)
@@ -400,6 +410,11 @@ func (p *phones) renew(ctx context.Context, l *phoneLAN, ca *phoneCA, urls []byt
 		p.complain("phones that ask by multicast are not heard: %v; type the address that \"ccnode phone window show\" names into each phone", err)
 		return nil
 	}
+	p.mu.Lock()
+	if !slices.Contains(p.heard, l.addr) {
+		p.heard = append(p.heard, l.addr)
+	}
+	p.mu.Unlock()
 	p.wg.Go(func() { // ends with sctx
 		if err := s.ServePnP(sctx, group, own); err != nil {
 			p.complain("phones that ask by multicast are not heard any more: %v; start this box again", err)

@@ -161,6 +161,9 @@ func (n *Node) putNode(ctx context.Context) error {
 	for _, ip := range n.cfg.Listen {
 		x.SIP = append(x.SIP, p2p.JoinHostPort(ip, n.cfg.SIPPort))
 	}
+	if old, ok := n.state.Node(n.id.Node()); ok && n.before == nil {
+		n.before = old.SIP // for the doctor: whether we moved
+	}
 	return n.state.PutNode(ctx, x)
 }
 
