@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/http"
@@ -98,6 +99,7 @@ func seenCommand(s *settings) *cobra.Command {
 
 func adoptCommand(s *settings) *cobra.Command {
 	var p site.Phone
+	var keys []string
 	c := &cobra.Command{
 		Use: "adopt MAC", Short: "Make a device a phone of this site", Args: args(1, 1, "the MAC address on the phone's back"),
 		Long: "Vendor and model are taken from what the device said when it asked for settings, if it did.\n" +
@@ -111,9 +113,14 @@ func adoptCommand(s *settings) *cobra.Command {
 	f.StringSliceVar(&p.Lines, "lines", nil, "users, or devices' ids, in order")
 	f.StringVar(&p.Language, "language", "", "such as de")
 	f.StringVar(&p.Place, "place", "", "where it stands, for emergency calls")
+	f.StringSliceVar(&keys, "keys", nil, "its keys in order: blf=202, park=1, speed=+33472001200, line=1, night, voicemail")
 	c.RunE = func(cmd *cobra.Command, a []string) error {
 		if len(p.Lines) == 0 {
 			return usageError{errors.New("name the phone's users with --lines, such as --lines 201")}
+		}
+		for _, k := range keys {
+			what, value, _ := strings.Cut(k, "=")
+			p.Keys = append(p.Keys, site.Key{Type: what, Value: value, Label: cmp.Or(value, what)})
 		}
 		seen, err := ask[[]api.SeenPhone](cmd, s, http.MethodGet, "/phones/seen", nil)
 		if err != nil {
@@ -138,7 +145,7 @@ func adoptCommand(s *settings) *cobra.Command {
 			p.Name = "phone " + p.Lines[0]
 		}
 		v, err := ask[site.Phone](cmd, s, http.MethodPost, "/phones", map[string]any{"name": p.Name, "mac": p.MAC, "vendor": p.Vendor, "model": p.Model,
-			"lines": p.Lines, "language": p.Language, "place": p.Place})
+			"lines": p.Lines, "language": p.Language, "place": p.Place, "keys": p.Keys})
 		if err != nil {
 			return err
 		}

@@ -60,8 +60,14 @@ func (p *phones) phone(ctx context.Context, m provision.MAC, l *phoneLAN) (*prov
 		if i, err := strconv.Atoi(k.Value); err == nil && key.Type == provision.KeyLine {
 			key.Line = i
 		}
-		if key.Type == provision.KeySpeed && out.DoorCalls == "" {
+		if k.Type == string(provision.KeySpeed) && out.DoorCalls == "" {
 			out.DoorCalls = k.Value // a door phone has one button
+		}
+		switch {
+		case k.Type == keyVoicemail:
+			key.Type, key.Value = provision.KeySpeed, codes[0].Digits
+		case key.Type == provision.KeyNight && k.Value == "":
+			key.Value = nightCode
 		}
 		if key.Type == provision.KeyPark && strings.Trim(k.Value, "0123456789") == "" {
 			key.Value = parkCode + k.Value // people say the orbit alone
@@ -76,6 +82,9 @@ func (p *phones) phone(ctx context.Context, m provision.MAC, l *phoneLAN) (*prov
 	}
 	return out, nil
 }
+
+// keyVoicemail is a key that dials one's mailbox, for phones whose message key is hidden.
+const keyVoicemail = "voicemail"
 
 // What phones dial before a watched number, and before an orbit.
 var pickUpCode, parkCode = restCode(route.PickUp), restCode(route.Park)
@@ -215,8 +224,9 @@ func checkPhone(p *site.Phone) error {
 	}
 	types := []provision.KeyType{provision.KeyLine, provision.KeyBLF, provision.KeySpeed, provision.KeyPark, provision.KeyNight}
 	for i, k := range p.Keys {
-		if !slices.Contains(types, provision.KeyType(k.Type)) || k.Value == "" {
-			return api.Invalid(fmt.Sprintf("key %d: type %q, value %q", i+1, k.Type, k.Value), "give a type of line, blf, speed, park, night, and a value")
+		bare := k.Type == keyVoicemail || k.Type == string(provision.KeyNight) // we know what they dial
+		if !bare && (!slices.Contains(types, provision.KeyType(k.Type)) || k.Value == "") {
+			return api.Invalid(fmt.Sprintf("key %d: type %q, value %q", i+1, k.Type, k.Value), "give a type of line, blf, speed, park, and a value, or night or voicemail")
 		}
 	}
 	return nil

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"carrierclass.net/ccnode/internal/provision"
 	"carrierclass.net/ccnode/internal/site"
 	"carrierclass.net/ccnode/internal/state"
 	"carrierclass.net/ccnode/sipcore/phonetest"
@@ -87,5 +88,43 @@ func TestResyncAsksARegisteredPhone(t *testing.T) {
 	}
 	if _, err := x.Resync(ctx, "nobody"); err == nil {
 		t.Error("a phone that nobody has was asked")
+	}
+}
+
+func TestKeysOfAPhone(t *testing.T) {
+	a := newBox(t, "a").up("")
+	ana := a.user("201", "Ana")
+	rec := site.Phone{Head: site.Head{Name: "till"}, MAC: "00:15:65:aa:bb:01", Vendor: "yealink", Lines: []string{ana.Devices[0].ID.String()},
+		Keys: []site.Key{{Type: "blf", Value: "202", Label: "Ben"}, {Type: "park", Value: "1"}, {Type: "night"}, {Type: "voicemail"}, {Type: "speed", Value: "203"}}}
+	if err := checkPhone(&rec); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := state.Create(t.Context(), a.n.state, "test", rec); err != nil {
+		t.Fatal(err)
+	}
+	m, err := provision.ParseMAC(rec.MAC)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := a.n.phones
+	ph, err := p.phone(t.Context(), m, p.lans[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := ""
+	for _, k := range ph.Keys {
+		got += string(k.Type) + "=" + k.Value + " "
+	}
+	if want := "blf=202 park=*71 night=*80 speed=*97 speed=203 "; got != want || ph.Pickup != "**" || ph.Voicemail != "*97" || len(ph.AdminPassword) != 26 {
+		t.Errorf("keys %q, want %q; pick up %q, mailbox %q, a password of %d", got, want, ph.Pickup, ph.Voicemail, len(ph.AdminPassword))
+	}
+	if _, err := provision.Render(ph, a.n.now(), "https://192.0.2.1:8446/d/x/"); err != nil {
+		t.Error(err)
+	}
+	for _, k := range []site.Key{{Type: "blf"}, {Type: "lamp", Value: "1"}} {
+		rec.Keys = []site.Key{k}
+		if checkPhone(&rec) == nil {
+			t.Errorf("a key %+v was taken", k)
+		}
 	}
 }

@@ -114,7 +114,7 @@ type Phone struct {
 
 // A Key is a programmable key.
 type Key struct {
-	Type  string `json:"type" doc:"line, blf, speed, park, night"`
+	Type  string `json:"type" doc:"line, blf, speed, park, night, voicemail"`
 	Value string `json:"value,omitempty"`
 	Label string `json:"label,omitempty"`
 }
