@@ -81,11 +81,19 @@ func (l *Leg) hold(other *Leg, sdp []byte) (answer []byte, ok bool, err error) {
 	other.mu.Lock()
 	said := other.said
 	other.mu.Unlock()
-	if answer, err = l.port.Local(said); err != nil && now {
-		answer, err = l.port.Local(nil)
-	}
-	if err != nil {
-		return nil, true, err
+	answer, err = l.port.Local(said)
+	switch {
+	case err == nil:
+	case now:
+		if answer, err = l.port.Local(nil); err != nil {
+			return nil, true, err
+		}
+	default: // what the other end was brought to speak meanwhile is not offered
+		l.mu.Lock()
+		l.holding = false
+		l.mu.Unlock()
+		other.hush()
+		return nil, false, nil
 	}
 	l.mu.Lock()
 	l.holding = now

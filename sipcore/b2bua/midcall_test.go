@@ -142,6 +142,30 @@ func TestHoldPlaysMusic(t *testing.T) {
 	})
 }
 
+// A phone that agreed to a codec the node cannot speak is brought to one that
+// it can, and back.
+func TestMusicForAPhoneThatSpeaksWide(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, n, ana, bob, _, _ := midcall(t)
+		defer w.close()
+		a, b := speak(t, ana, "202", "v=0 ana wide", bob, "v=0 bob wide")
+		b.do(sip.INVITE, "v=0 bob\r\nm=audio 4000 RTP/AVP 0\r\na=sendonly\r\n")
+		hears(t, n, map[string]string{"v=0 reana": "music"})
+		n.media.mu.Lock()
+		n.media.narrow = true
+		n.media.mu.Unlock()
+		const back = "v=0 bob only wide\r\nm=audio 4000 RTP/AVP 9\r\na=sendrecv\r\n"
+		if res := b.do(sip.INVITE, back); res.StatusCode != 200 {
+			t.Fatalf("resume: %d", res.StatusCode)
+		}
+		hears(t, n, map[string]string{"v=0 reana": back, back: "v=0 reana"})
+		if got := strings.Count(ana.saw(), "INVITE"); got != 2 {
+			t.Errorf("ana saw %s", ana.saw())
+		}
+		a.do(sip.BYE, "")
+	})
+}
+
 func TestBlindTransfer(t *testing.T) {
 	for _, by := range []string{"callee", "caller"} {
 		t.Run(by, func(t *testing.T) {

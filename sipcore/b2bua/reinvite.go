@@ -135,7 +135,9 @@ func (l *Leg) serveReinvite(tx *transaction.ServerTx) {
 	default:
 		var local bool
 		if answer, local, err = l.hold(other, sdp); !local {
-			answer, from, err = l.pass(tx, other, sdp, req)
+			if answer, from, err = l.pass(tx, other, sdp, req); err == nil {
+				err = l.call().bridge(l, other) // they may have been apart
+			}
 		}
 	}
 	if err != nil {

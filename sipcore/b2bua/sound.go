@@ -2,6 +2,7 @@ package b2bua
 
 import (
 	"context"
+	"errors"
 
 	"carrierclass.net/ccnode/internal/site"
 	"carrierclass.net/ccnode/sipcore"
@@ -43,7 +44,13 @@ func (l *Leg) hear(s Sound) {
 	l.hears, l.stopSound = s, func() { cancel(); <-over }
 	l.srv.spawn(func() {
 		defer close(over)
-		if err := play(ctx, l.port, s); err != nil && ctx.Err() == nil {
+		err := play(ctx, l.port, s)
+		if errors.Is(err, site.NotAcceptable) && ctx.Err() == nil { // it agreed to what we cannot speak ourselves
+			if err = l.reoffer(ctx, nil); err == nil {
+				err = play(ctx, l.port, s)
+			}
+		}
+		if err != nil && ctx.Err() == nil {
 			l.srv.log.Info("Somebody hears nothing where there should be something", "call", c.Chain(), "leg", l.remote.User, "sound", s.String(), "err", err)
 		}
 	})

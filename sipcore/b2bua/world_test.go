@@ -336,6 +336,7 @@ type anchor struct {
 	full  bool
 
 	jammed bool // the next Bridge fails
+	narrow bool // the next answer to who speaks only wide fails
 }
 
 type port struct {
@@ -393,6 +394,12 @@ func (a *anchor) sound(ctx context.Context, p sipcore.Port, s b2bua.Sound) error
 		defer a.mu.Unlock()
 		p.(*port).hears = v
 	}
+	a.mu.Lock()
+	strange := strings.Contains(p.(*port).remote, "wide")
+	a.mu.Unlock()
+	if strange {
+		return site.NotAcceptable
+	}
 	set(s.String())
 	<-ctx.Done()
 	set("")
@@ -446,6 +453,10 @@ func (p *port) Local(template []byte) ([]byte, error) {
 	s := fmt.Sprintf("v=0 port%d.%d", p.id, p.version)
 	if strings.Contains(string(template), "hold") {
 		s += " hold"
+	}
+	if strings.Contains(p.remote, "only wide") && strings.Contains(string(template), "port") && p.a.narrow {
+		p.a.narrow = false
+		return nil, site.NotAcceptable
 	}
 	return []byte(s), nil
 }
