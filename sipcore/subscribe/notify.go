@@ -155,9 +155,9 @@ func (s *Server) keep(x *subscription) bool {
 			return false
 		}
 		oldest.timer.Stop()
-		delete(s.subs, oldest.id)
+		s.remove(oldest)
 	}
-	s.subs[x.id] = x
+	s.add(x)
 	return true
 }
 
@@ -222,9 +222,7 @@ func (s *Server) forget(x *subscription) {
 	x.timer.Stop()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.subs[x.id] == x {
-		delete(s.subs, x.id)
-	}
+	s.remove(x)
 }
 
 // notify sends the state as soon as no other NOTIFY is under way. force sends

@@ -89,6 +89,7 @@ type Server struct {
 
 	mu      sync.Mutex
 	subs    map[dialog]*subscription
+	about   map[site.AOR]map[*subscription]struct{} // the same, by whose state they are about
 	closed  bool
 	running int
 	idle    *sync.Cond
@@ -122,7 +123,7 @@ func New(cfg Config) (*Server, error) {
 	if cfg.Rand == nil {
 		cfg.Rand = rand.Reader
 	}
-	s := &Server{cfg: cfg, log: cfg.Logger, done: make(chan struct{}), subs: map[dialog]*subscription{}}
+	s := &Server{cfg: cfg, log: cfg.Logger, done: make(chan struct{}), subs: map[dialog]*subscription{}, about: map[site.AOR]map[*subscription]struct{}{}}
 	s.idle = sync.NewCond(&s.mu)
 	return s, nil
 }
@@ -149,7 +150,7 @@ func (s *Server) Close() {
 	for _, x := range s.subs {
 		x.timer.Stop()
 	}
-	s.subs = map[dialog]*subscription{}
+	s.subs, s.about = map[dialog]*subscription{}, map[site.AOR]map[*subscription]struct{}{}
 	for s.running > 0 {
 		s.idle.Wait()
 	}
@@ -158,25 +159,55 @@ func (s *Server) Close() {
 // Changed says that the state of a package changed for a user: whoever
 // subscribed is told. It does not wait.
 func (s *Server) Changed(pkg string, user site.RecordID) {
-	s.changed(pkg, func(l sipcore.Line) bool { return l.User == user })
-}
-
-// ChangedAOR is Changed for the line with an AOR, which need not be a user's.
-func (s *Server) ChangedAOR(pkg string, aor site.AOR) {
-	s.changed(pkg, func(l sipcore.Line) bool { return l.AOR == aor })
-}
-
-func (s *Server) changed(pkg string, whose func(sipcore.Line) bool) {
 	s.mu.Lock()
 	var who []*subscription
 	for _, x := range s.subs {
-		if x.pkg.Name() == pkg && whose(x.line) {
+		if x.pkg.Name() == pkg && x.line.User == user {
 			who = append(who, x)
 		}
 	}
 	s.mu.Unlock()
 	for _, x := range who {
 		s.notify(x, false)
+	}
+}
+
+// ChangedAOR is Changed for the line with an AOR, which need not be a user's.
+// What it costs does not grow with the subscriptions about other lines.
+func (s *Server) ChangedAOR(pkg string, aor site.AOR) {
+	s.mu.Lock()
+	var who []*subscription
+	for x := range s.about[aor] {
+		if x.pkg.Name() == pkg {
+			who = append(who, x)
+		}
+	}
+	s.mu.Unlock()
+	for _, x := range who {
+		s.notify(x, false)
+	}
+}
+
+// add and remove keep the tables; s.mu is held.
+func (s *Server) add(x *subscription) {
+	s.subs[x.id] = x
+	m := s.about[x.line.AOR]
+	if m == nil {
+		m = map[*subscription]struct{}{}
+		s.about[x.line.AOR] = m
+	}
+	m[x] = struct{}{}
+}
+
+func (s *Server) remove(x *subscription) {
+	if s.subs[x.id] != x {
+		return
+	}
+	delete(s.subs, x.id)
+	m := s.about[x.line.AOR]
+	delete(m, x)
+	if len(m) == 0 {
+		delete(s.about, x.line.AOR)
 	}
 }
 
