@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -99,12 +100,15 @@ func (n *Node) facts(ctx context.Context) facts {
 		}
 		if ts := n.calls.sip.Trunks(); ts != nil {
 			for _, s := range ts.States() {
-				x := trunkFact{State: s, transport: transport[s.Name]}
-				if n.opt.World == nil && x.silentUDP() {
-					x.probe, x.probeWhy = probeTCP(ctx, s.Server, n.resolver())
-				}
-				f.trunks = append(f.trunks, x)
+				f.trunks = append(f.trunks, trunkFact{State: s, transport: transport[s.Name]})
 			}
+			var probes sync.WaitGroup
+			for i := range f.trunks {
+				if x := &f.trunks[i]; n.opt.World == nil && x.silentUDP() {
+					probes.Go(func() { x.probe, x.probeWhy = probeTCP(ctx, x.Server, n.resolver()) }) // ends within probeFor
+				}
+			}
+			probes.Wait()
 		}
 		for _, b := range n.pair.All() {
 			if b.Node == n.id.Node() { // the pair's other node judges its own
