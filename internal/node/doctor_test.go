@@ -1,6 +1,7 @@
 package node
 
 import (
+	"net"
 	"net/netip"
 	"strings"
 	"testing"
@@ -185,5 +186,41 @@ func TestFirewall(t *testing.T) {
 	d.behindNAT = true
 	if p := line(firewall(d), "in", "tcp", "5870"); p == nil || strings.Contains(p.Router, "forward") {
 		t.Errorf("behind a router: %+v", p)
+	}
+}
+
+// TestTurnedAwayIsRemembered: a phone of another network that asks at a
+// provisioning port gets nothing, and the doctor hears of it.
+func TestTurnedAwayIsRemembered(t *testing.T) {
+	p := &phones{}
+	noted := make(chan netip.Addr, 1)
+	l, err := listenLAN(&phoneLAN{addr: netip.MustParseAddr("127.0.0.1"), net: netip.MustParsePrefix("192.0.2.0/24")}, 0, "", func(a netip.Addr) {
+		p.turnedAway(a)
+		noted <- a
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if c, err := l.Accept(); err == nil {
+			c.Close()
+			t.Error("it was let in")
+		}
+	}()
+	c, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if a := <-noted; a != netip.MustParseAddr("127.0.0.1") {
+		t.Errorf("noted %v", a)
+	}
+	l.Close()
+	<-done
+	p.turnedAway(netip.MustParseAddr("198.51.100.7")) // the Internet is of no interest
+	if got := p.strangersSeen(); len(got) != 1 || !got[0].IsLoopback() {
+		t.Errorf("remembered: %v", got)
 	}
 }
