@@ -101,8 +101,12 @@ func (c *Call) ID() string { return c.dlg.callID }
 // outgoing call, who is called.
 func (c *Call) Caller() (user, name string) { return c.caller, c.name }
 
-// Request is the first INVITE, to look at.
-func (c *Call) Request() *sip.Request { return c.begun }
+// Request is the first INVITE, to look at; nil while an outgoing one is not sent.
+func (c *Call) Request() *sip.Request {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.begun
+}
 
 // Done is closed when the call is over.
 func (c *Call) Done() <-chan struct{} { return c.done }
