@@ -194,7 +194,11 @@ func (n *Node) mediaAddr() netip.Addr {
 type peers struct{ n *Node }
 
 func (p peers) DialSIP(ctx context.Context, id site.NodeID) (net.Conn, error) {
-	return p.n.mesh.OpenStream(ctx, mesh.PeerID(id), sipProtocol)
+	c, err := p.n.mesh.OpenStream(ctx, mesh.PeerID(id), sipProtocol)
+	if err != nil {
+		p.n.pairLamps.Doubt()
+	}
+	return c, err
 }
 
 // anchor is the media engine in signalling's words.
@@ -293,9 +297,11 @@ func (n *Node) sharePair() {
 		return n.mesh.OpenStream(ctx, mesh.PeerID(other), pairLampsProtocol)
 	})
 	n.pairLines.Share(func(ctx context.Context) (net.Conn, error) {
+		n.pairLamps.Doubt() // the stream before is lost
 		return n.mesh.OpenStream(ctx, mesh.PeerID(other), pairLinesProtocol)
 	})
 	n.pair.Share(func(ctx context.Context) (net.Conn, error) {
+		n.pairLamps.Doubt()
 		c, err := n.mesh.OpenStream(ctx, mesh.PeerID(other), pairProtocol)
 		n.tried(ctx, other, err)
 		return c, err

@@ -22,6 +22,7 @@ type lampFeed struct {
 	cancel context.CancelFunc
 	done   chan struct{}
 	wake   chan struct{} // something is owed
+	check  chan struct{} // it may be gone
 	again  chan struct{} // the other node was heard: it is worth trying now
 
 	mu   sync.Mutex
@@ -30,7 +31,7 @@ type lampFeed struct {
 }
 
 func newLampFeed(l *Lamps, other site.NodeID, dial func(context.Context) (net.Conn, error)) *lampFeed {
-	f := &lampFeed{l: l, other: other, dial: dial, done: make(chan struct{}), wake: make(chan struct{}, 1), again: make(chan struct{}, 1), owed: map[string]struct{}{}}
+	f := &lampFeed{l: l, other: other, dial: dial, done: make(chan struct{}), wake: make(chan struct{}, 1), check: make(chan struct{}, 1), again: make(chan struct{}, 1), owed: map[string]struct{}{}}
 	f.ctx, f.cancel = context.WithCancel(context.Background())
 	return f
 }
@@ -127,7 +128,11 @@ func (f *lampFeed) stream() (worked bool, err error) {
 	}()
 	defer func() { c.Close(); drain(acks, gone) }()
 
-	f.take() // the snapshot says it
+	select {
+	case <-f.check: // the snapshot finds out
+	default:
+	}
+	f.take() // and says it
 	all := f.l.board.Chains()
 	if err := f.exchange(c, acks, all, true); err != nil {
 		return false, err
@@ -138,6 +143,10 @@ func (f *lampFeed) stream() (worked bool, err error) {
 			return true, f.ctx.Err()
 		case err := <-acks:
 			return true, fmt.Errorf("%w: %v", errEnded, err)
+		case <-f.check:
+			if err := f.exchange(c, acks, nil, false); err != nil {
+				return true, err
+			}
 		case <-f.wake:
 		}
 		if owed := f.take(); len(owed) > 0 {

@@ -60,7 +60,8 @@ const (
 // Lamps is the memory that the nodes of a pair share of their calls: each tells
 // the other what its own show on lamps, all when a stream opens and what is
 // different later. It is on no disk, and nothing of it leaves the site. It is
-// silent while nothing changes.
+// silent while nothing changes, so that a node that dies without a word is
+// found out by what there is to tell it, or by Doubt.
 type Lamps struct {
 	board LampBoard
 	log   *slog.Logger
@@ -93,6 +94,18 @@ func (l *Lamps) Tell(chain string) {
 	l.mu.Unlock()
 	if f != nil {
 		f.tell(chain)
+	}
+}
+
+// Doubt is a reason to think that the other node may be gone: whoever knows that
+// something else could not be told to it says so. It is asked for a sign of life
+// then, and at no other time. It does not wait.
+func (l *Lamps) Doubt() {
+	l.mu.Lock()
+	f := l.feed
+	l.mu.Unlock()
+	if f != nil {
+		poke(f.check)
 	}
 }
 

@@ -225,6 +225,53 @@ func TestTheLampsOfADeafNodeGoOut(t *testing.T) {
 	})
 }
 
+// A node that dies without a word, while nobody calls, is found out as soon as
+// anything else cannot be told to it.
+func TestADoubtedNode(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b, k := newLampNode(1), newLampNode(2), &cable{}
+		patch(t, k, a, b)
+		a.set("call", rings)
+		synctest.Wait()
+		dials := k.dials
+		b.lamps.Doubt()
+		time.Sleep(time.Hour)
+		if b.board.shows() == "" || k.dials != dials {
+			t.Error("a node that is there was taken for gone")
+		}
+	})
+	synctest.Test(t, func(t *testing.T) {
+		b := newLampNode(2)
+		t.Cleanup(b.lamps.Close)
+		x, y := net.Pipe() // told b of a call, and stays open
+		go b.lamps.Hear(site.NodeID{1}, y)
+		go bufio.NewReader(x).WriteTo(discard{})
+		if err := writeLamps(x, lampItem{All: true, Calls: []LampCall{{"call", []Lamp{rings}}}}); err != nil {
+			t.Fatal(err)
+		}
+		b.lamps.Share(site.NodeID{1}, func(context.Context) (net.Conn, error) {
+			p, q := net.Pipe()
+			go func() { // takes the snapshot, and dies
+				r := bufio.NewReader(q)
+				if _, err := readLamps(r); err == nil {
+					q.Write([]byte{1})
+				}
+				r.WriteTo(discard{})
+			}()
+			return p, nil
+		})
+		time.Sleep(time.Hour)
+		if b.board.shows() == "" {
+			t.Error("silence was taken for death")
+		}
+		b.lamps.Doubt()
+		time.Sleep(ackWait + LampsKept + time.Millisecond)
+		if got := b.board.shows(); got != "" {
+			t.Errorf("a dead node shows %q", got)
+		}
+	})
+}
+
 func FuzzLamps(f *testing.F) {
 	frame := func(it lampItem) []byte {
 		b, err := cbor.Marshal(it)
