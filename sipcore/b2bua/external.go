@@ -115,7 +115,8 @@ func (c *Call) external(ctx context.Context, st route.Step) (cause site.Cause, d
 	}
 	cause = site.NoLine
 	full := false // some line had no channel
-	for _, name := range st.Trunks {
+	for _, way := range ways(st) {
+		name := way.trunk
 		if c.ctx.Err() != nil {
 			return failure(c.cause()), false
 		}
@@ -123,6 +124,15 @@ func (c *Call) external(ctx context.Context, st route.Step) (cause site.Cause, d
 			if call.Dialled = lines.TestNumber(name); call.Dialled == "" {
 				continue
 			}
+		}
+		out, err := lines.Outgoing(name, call)
+		if err != nil {
+			c.srv.log.Warn("A call cannot leave by this trunk", "call", c.chain, "trunk", name, "err", err)
+			continue
+		}
+		dests := way.of(out.Dests)
+		if len(dests) == 0 {
+			continue
 		}
 		lease, drop, ok := lines.Take(name, trunk.Claim{Call: c.chain, Emergency: urgent && !test})
 		if drop != "" {
@@ -132,15 +142,9 @@ func (c *Call) external(ctx context.Context, st route.Step) (cause site.Cause, d
 			full = true
 			continue
 		}
-		out, err := lines.Outgoing(name, call)
-		if err != nil {
-			lease.Release()
-			c.srv.log.Warn("A call cannot leave by this trunk", "call", c.chain, "trunk", name, "err", err)
-			continue
-		}
-		for _, d := range out.Dests {
+		for _, d := range dests {
 			var again bool
-			cause, again, done = c.over(ctx, out, d, st, lease)
+			cause, again, done = c.over(ctx, out, d, st, lease, way.within)
 			if done || !again {
 				lease.Release()
 				return cause, done
@@ -162,13 +166,51 @@ func (c *Call) external(ctx context.Context, st route.Step) (cause site.Cause, d
 	return cause, false
 }
 
+// A way is some of the addresses of a line.
+type way struct {
+	trunk       string
+	first, rest bool
+	within      time.Duration // it must have said something by then
+}
+
+func (w way) of(d []edge.Dest) []edge.Dest {
+	switch {
+	case len(d) == 0 || w.first && w.rest:
+		return d
+	case w.first:
+		return d[:1]
+	}
+	return d[1:]
+}
+
+// ways is the order in which lines are tried. An emergency call that has a
+// choice waits for none of them long, and tries every line's best address
+// before any second one: with the Internet cut, a provider with many addresses
+// would be a long silence. When that has not helped, all are tried with
+// patience: the line may only be slow.
+func ways(st route.Step) (out []way) {
+	if st.Kind == route.Emergency && len(st.Trunks) > 1 {
+		for _, name := range st.Trunks {
+			out = append(out, way{name, true, false, trunk.EmergencyWithin})
+		}
+		for _, name := range st.Trunks {
+			out = append(out, way{name, false, true, trunk.EmergencyWithin})
+		}
+	}
+	for _, name := range st.Trunks {
+		out = append(out, way{name, true, true, trunk.ReplyWithin})
+	}
+	return out
+}
+
 // over tries one address of one trunk. again means that the next one is to be tried.
-func (c *Call) over(ctx context.Context, out trunk.Outgoing, d edge.Dest, st route.Step, lease *trunk.Lease) (cause site.Cause, again, done bool) {
+func (c *Call) over(ctx context.Context, out trunk.Outgoing, d edge.Dest, st route.Step, lease *trunk.Lease, within time.Duration) (cause site.Cause, again, done bool) {
 	f := &fork{call: c, halt: newHalt(), events: make(chan event)}
 	defer f.halt.stop("")
 	o := outgoing{uri: out.URI, dest: d, line: &out, to: route.Entry{AOR: site.AOR{User: st.Number, Domain: d.Addr.Addr().String()}}}
 	c.srv.spawn(func() { c.try(0, o, f.halt, f.tell) })
-	silent := time.NewTimer(trunk.ReplyWithin)
+	urgent := st.Kind == route.Emergency
+	silent := time.NewTimer(within)
 	defer silent.Stop()
 	for {
 		select {
@@ -188,10 +230,14 @@ func (c *Call) over(ctx context.Context, out trunk.Outgoing, d edge.Dest, st rou
 				if status == 0 && err == nil {
 					err = errors.New("no answer")
 				}
-				next := trunk.Classify(status, err, st.Kind == route.Emergency)
+				next := trunk.Classify(status, err, urgent)
 				return cmp.Or(e.cause, site.NoLine), next == trunk.Next || next == trunk.Challenge, false
 			default:
-				silent.Stop()
+				if e.res.StatusCode == 100 && urgent {
+					silent.Reset(trunk.ReplyWithin) // it is alive, but it has to do something too
+				} else {
+					silent.Stop()
+				}
 				c.ringing(e, true)
 			}
 		case p := <-c.picks:

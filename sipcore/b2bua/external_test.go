@@ -38,6 +38,8 @@ func (o *outside) Take(name string, _ trunk.Claim) (*trunk.Lease, string, bool) 
 	return nil, "", !o.full[name]
 }
 func (o *outside) CallBack(site.Party) string { return "" }
+func (o *outside) Place() string              { return "Lyon" }
+func (o *outside) Neighbours() []route.Branch { return nil }
 func (o *outside) Urgent(b2bua.Emergency)     {}
 func (o *outside) Settle(context.Context, b2bua.Arrival) (func(), bool) {
 	return func() {}, true
@@ -183,4 +185,44 @@ func TestTransferOutsideNeedsTheClassOfWhoTransfers(t *testing.T) {
 			}
 		})
 	}
+}
+
+// With the Internet cut an emergency call leaves by the other line within 2 s;
+// when no line says anything, a slow one still gets its time.
+func TestEmergencyDoesNotWaitForASilentLine(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, _, _, ana := ways(t, 0, 200)
+		defer w.close()
+		began := time.Now()
+		h := ana.call("112", "v=0 ana")
+		if got := h.status(); got != 200 {
+			t.Fatalf("got %d", got)
+		}
+		if took := time.Since(began); took > 2*time.Second {
+			t.Errorf("it left after %v", took)
+		}
+		h.do(sip.BYE, "")
+	})
+	synctest.Test(t, func(t *testing.T) {
+		w, n, _, ana := ways(t, 0, 0)
+		defer w.close()
+		u := &user{at: n}
+		u.Name = "slow"
+		x := w.phone(u, "10.0.9.2:5060")
+		x.behave(func(tx *transaction.ServerTx) bool {
+			if tx.Request().Method != sip.INVITE {
+				return false
+			}
+			go func() {
+				time.Sleep(1500 * time.Millisecond)
+				x.answer(tx, "v=0 slow")
+			}()
+			return true
+		})
+		h := ana.call("112", "v=0 ana")
+		if got := h.status(); got != 200 {
+			t.Fatalf("a slow line: %d", got)
+		}
+		h.do(sip.BYE, "")
+	})
 }

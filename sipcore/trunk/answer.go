@@ -18,6 +18,11 @@ var (
 // next one is tried (calls.md §3 step 8).
 const ReplyWithin = 4 * time.Second
 
+// EmergencyWithin is the same for an emergency call, and ReplyWithin what a
+// line may take that says 100 and nothing else: with the Internet cut the call
+// must have left by another way in 2 s.
+const EmergencyWithin = time.Second
+
 // An Answer says what an answer to an INVITE means for the choice of trunks.
 type Answer uint8
 
