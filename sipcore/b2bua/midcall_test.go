@@ -441,6 +441,9 @@ func TestPickUp(t *testing.T) {
 					t.Fatalf("chi %d, ana %d", h.status(), a.status())
 				}
 				hears(t, n, map[string]string{"v=0 ana": "v=0 chi", "v=0 chi": "v=0 ana"})
+				if s := lit.Of(bob.user.AOR); len(s) != 0 {
+					t.Errorf("bob's lamp: %+v", s)
+				}
 				if !strings.Contains(bob.saw(), `CANCEL SIP;cause=200;text="Call completed elsewhere"`) {
 					t.Errorf("bob saw %s", bob.saw())
 				}

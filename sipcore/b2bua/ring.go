@@ -86,6 +86,7 @@ func (c *Call) ring(ctx context.Context, st route.Step, diversions int, first bo
 			switch {
 			case e.answer:
 				f.halt.stop(elsewhere)
+				c.ringsAt(route.Step{})
 				return c.join(e)
 			case e.final:
 				pending--
@@ -107,6 +108,7 @@ func (c *Call) ring(ctx context.Context, st route.Step, diversions int, first bo
 		case p := <-c.picks:
 			if e, ok := c.taken(p); ok {
 				f.halt.stop(elsewhere)
+				c.ringsAt(route.Step{})
 				return c.join(e)
 			}
 		}
