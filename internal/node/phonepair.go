@@ -18,14 +18,18 @@ const pairPhonesProtocol = "/ccnode/phones/1"
 const (
 	windowPause    = 5 * time.Second // after the other node could not be told
 	windowPauseMax = time.Minute
+	readyPause     = 500 * time.Millisecond // a box that starts gives settings soon
 )
 
-// errAlone: there is nobody to tell.
-var errAlone = errors.New("the site has one box")
+var (
+	errAlone    = errors.New("the site has one box") // there is nobody to tell
+	errNotReady = errors.New("this box gives no settings yet")
+)
 
 // shareWindow keeps the window of the pair's nodes the same: what a person does
-// at one is told to the other as soon as that can be reached, and a node that
-// starts asks. It ends with ctx.
+// at one is told to the other as soon as that can be reached, and whenever the
+// two find each other each asks: a silent pair says nothing for this. It ends
+// with ctx.
 func (p *phones) shareWindow(ctx context.Context) {
 	n := p.n
 	n.mesh.Handle(pairPhonesProtocol, func(s mesh.Stream) {
@@ -38,14 +42,15 @@ func (p *phones) shareWindow(ctx context.Context) {
 		}
 	})
 	p.wg.Go(func() {
-		pause, owed, asked := windowPause, false, false
-		next := time.After(0)
+		pause, owed := windowPause, false
+		var next <-chan time.Time
 		for {
 			select {
 			case <-ctx.Done():
 				return
 			case <-p.opened:
-				pause, owed, asked = windowPause, true, true // what is done here counts
+				pause, owed = windowPause, true // what is done here counts
+			case <-n.pairFound:
 			case <-next:
 			}
 			next = nil
@@ -54,14 +59,17 @@ func (p *phones) shareWindow(ctx context.Context) {
 				if !errors.Is(err, errAlone) {
 					p.log.Debug("The pair's other node does not know of the phones' window", "err", err)
 				}
-				if owed || !asked {
+				switch {
+				case owed:
 					next = time.After(pause)
 					pause = min(2*pause, windowPauseMax)
+				case errors.Is(err, errNotReady): // nothing was sent
+					next = time.After(readyPause)
 				}
 				continue
 			}
 			p.shared.Store(owed || p.window().Left > 0)
-			pause, owed, asked = windowPause, false, true
+			pause, owed = windowPause, false
 		}
 	})
 }
@@ -76,7 +84,7 @@ func (p *phones) exchange(ctx context.Context, tell bool) error {
 		return errAlone
 	}
 	if !tell && !p.ready() {
-		return errors.New("this box gives no settings yet")
+		return errNotReady
 	}
 	dctx, cancel := context.WithTimeout(ctx, 3*time.Second)
 	defer cancel()

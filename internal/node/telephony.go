@@ -304,6 +304,12 @@ func (n *Node) sharePair() {
 		n.pairLamps.Doubt()
 		c, err := n.mesh.OpenStream(ctx, mesh.PeerID(other), pairProtocol)
 		n.tried(ctx, other, err)
+		if err == nil {
+			select {
+			case n.pairFound <- struct{}{}:
+			default:
+			}
+		}
 		return c, err
 	})
 }

@@ -146,7 +146,7 @@ func TestWhatPeopleSayOfPhonesIsChecked(t *testing.T) {
 	}
 
 	codes := as[api.PhoneCodes](b, "phone", "codes", "phone 201")
-	if len(codes.AdminPassword) != 16 || codes != as[api.PhoneCodes](b, "phone", "codes", "phone 201") {
+	if len(codes.AdminPassword) != 26 || codes != as[api.PhoneCodes](b, "phone", "codes", "phone 201") {
 		t.Errorf("admin password %+v", codes)
 	}
 	b.term()
