@@ -48,6 +48,8 @@ type Call struct {
 	by       []site.AOR // who transferred it, in order
 	moved    bool       // caller is not who called first
 	late     bool       // the caller made no offer
+	failed   *Leg       // whose transfer failed last
+	failedAt time.Time  // when
 	caller   *Leg       // the end that stays while others are tried
 	diverted string
 	arg      string

@@ -44,7 +44,9 @@ func (l *Leg) serve(tx *transaction.ServerTx) {
 			l.close()
 			return
 		}
-		l.call().end(endedBy(req))
+		if !l.call().deserted(l) {
+			l.call().end(endedBy(req))
+		}
 	case sip.INVITE, sip.UPDATE:
 		if state != confirmed {
 			tx.Respond(tx.Response(491, ""))

@@ -234,7 +234,7 @@ func TestFailedBlindTransferComesBack(t *testing.T) {
 				tx.Respond(tx.Response(486, ""))
 				synctest.Wait()
 				if !gone {
-					if got := told(); got != "100 active, 486 active, 486 terminated" {
+					if got := told(); got != "100 active, 486 terminated" {
 						t.Errorf("told %s", got)
 					}
 					hears(t, n, map[string]string{"v=0 ana": "v=0 bob", "v=0 bob": "v=0 ana"})
@@ -245,6 +245,53 @@ func TestFailedBlindTransferComesBack(t *testing.T) {
 				a.do(sip.BYE, "")
 			})
 		})
+	}
+}
+
+// Some phones (baresip 1.0.0) hang up by themselves when their transfer fails:
+// they are rung, and who was to be transferred waits. Later it is a hang-up.
+func TestAPhoneHangsUpAsItsTransferFails(t *testing.T) {
+	for _, by := range []string{"callee", "caller"} {
+		for _, late := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s late=%v", by, late), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					w, n, ana, bob, _, lit := midcall(t)
+					defer w.close()
+					a, b := speak(t, ana, "202", "v=0 ana", bob, "v=0 bob")
+					who, back, kept, stays := b, bob, a, "v=0 ana"
+					if by == "caller" {
+						who, back, kept, stays = a, ana, b, "v=0 bob"
+						frags(ana) // answers NOTIFYs
+					} else {
+						frags(bob)
+					}
+					who.do(sip.REFER, "", referTo("<sip:299@"+domain+">"))
+					synctest.Wait()
+					hears(t, n, map[string]string{"v=0 ana": "v=0 bob", "v=0 bob": "v=0 ana"})
+					if late {
+						time.Sleep(2 * time.Second)
+					}
+					who.do(sip.BYE, "")
+					synctest.Wait()
+					if late {
+						if n.calls.Count() != 0 || lit.calls() != 0 {
+							t.Errorf("%d calls, lamps of %d", n.calls.Count(), lit.calls())
+						}
+						if got := n.records[len(n.records)-1]; got != "end 0001201 0001202 normal" {
+							t.Errorf("record %q", got)
+						}
+						return
+					}
+					back.answer(<-back.in, "v=0 again")
+					hears(t, n, map[string]string{stays: "v=0 again", "v=0 again": stays})
+					kept.do(sip.BYE, "")
+					synctest.Wait()
+					if n.calls.Count() != 0 || lit.calls() != 0 {
+						t.Errorf("%d calls, lamps of %d", n.calls.Count(), lit.calls())
+					}
+				})
+			})
+		}
 	}
 }
 
@@ -407,7 +454,7 @@ func TestAFullOrbit(t *testing.T) {
 		told := frags(bob)
 		b2.do(sip.REFER, "", referTo("<sip:*71@"+domain+">"))
 		hears(t, n, map[string]string{"v=0 ana": "music", "v=0 chi": "v=0 bob2"})
-		if got := told(); got != "100 active, 486 active, 486 terminated" {
+		if got := told(); got != "100 active, 486 terminated" {
 			t.Errorf("told %s", got)
 		}
 		a.do(sip.BYE, "")

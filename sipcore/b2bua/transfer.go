@@ -3,6 +3,7 @@ package b2bua
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"carrierclass.net/ccnode/internal/site"
@@ -69,8 +70,15 @@ func (c *Call) party(l *Leg) site.Party {
 func (c *Call) blind(l, kept *Leg, to route.URI, r *referral) {
 	who, by := c.party(kept), c.party(l)
 	c.mu.Lock()
+	before := struct {
+		caller, partner *Leg
+		from, to        site.Party
+		moved           bool
+		by              []site.AOR
+		answer          string
+	}{c.caller, c.partner, c.from, c.to, c.moved, c.by, c.answer}
 	c.caller, c.partner, c.from, c.moved, c.late = kept, nil, who, true, false
-	c.rights, c.back, c.by = by, by.AOR, append(c.by, by.AOR)
+	c.rights, c.back, c.by = by, by.AOR, append(slices.Clip(c.by), by.AOR)
 	c.answer, c.referral = "", r
 	c.mu.Unlock()
 	c.srv.log.Info("Call is transferred", "call", c.chain, "who", who.AOR.User, "by", by.AOR.User, "to", to.String())
@@ -89,12 +97,49 @@ func (c *Call) blind(l, kept *Leg, to route.URI, r *referral) {
 		c.giveBack(cause)
 		return
 	}
-	c.mu.Lock()
-	c.partner, c.rights, c.back, c.to, c.answer = l, site.Party{}, site.AOR{}, by, "phone"
+	c.mu.Lock() // all is as it was
+	c.caller, c.partner, c.from, c.to = before.caller, before.partner, before.from, before.to
+	c.moved, c.by, c.answer = before.moved, before.by, before.answer
+	c.rights, c.back = site.Party{}, site.AOR{}
+	c.failed, c.failedAt = l, c.srv.cfg.Now()
 	c.mu.Unlock()
 	if err := c.bridge(kept, l); err != nil {
 		c.end(failure(err))
 	}
+}
+
+// sulk is how soon a phone hangs up by itself because its transfer failed.
+const sulk = time.Second
+
+// deserted says whether l has hung up because its transfer failed a moment
+// ago, which some phones do unasked (baresip 1.0.0). Who was to be transferred
+// is not dropped for that: the phone is rung.
+func (c *Call) deserted(l *Leg) bool {
+	c.mu.Lock()
+	yes := c.failed == l && c.srv.cfg.Now().Sub(c.failedAt) < sulk
+	c.failed = nil
+	c.mu.Unlock()
+	kept := c.otherLeg(l)
+	if !yes || kept == nil {
+		return false
+	}
+	c.srv.spawn(func() {
+		err := c.move(func() {
+			who, by := c.party(kept), c.party(l)
+			c.mu.Lock()
+			c.caller, c.partner, c.from, c.moved, c.late = kept, nil, who, true, false
+			c.back, c.answer = by.AOR, ""
+			c.by = append(slices.Clip(c.by), by.AOR)
+			c.mu.Unlock()
+			c.without(l)
+			l.close()
+			c.giveBack(site.Offline)
+		})
+		if err != nil {
+			c.end(site.Normal)
+		}
+	})
+	return true
 }
 
 // giveBack rings who transferred an answered caller to where nobody took the
@@ -144,7 +189,6 @@ func (c *Call) refer(cause site.Cause) {
 	c.referral = nil
 	c.mu.Unlock()
 	if r != nil {
-		r.tell(codes[cause].status, false)
 		r.tell(codes[cause].status, true)
 	}
 }
