@@ -18,6 +18,7 @@ need sipp sip-tester
 need baresip baresip-core
 need sipsak sipsak
 need kamailio kamailio
+need linphone-daemon linphone-cli
 need sox sox
 need tcpdump tcpdump
 need chromium chromium

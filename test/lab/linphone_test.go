@@ -44,6 +44,11 @@ func TestLinphone(t *testing.T) {
 		lin.Await(lm, c, "StreamsRunning", 5*time.Second)
 		hears(t, l, "Bob", bob, lin.Hz)
 		hears(t, l, "linphone", lin, bob.Hz)
+		bob.Hold()
+		hearsMusic(t, "linphone", lin, bob.Hz)
+		bob.Resume()
+		hears(t, l, "linphone", lin, bob.Hz)
+		hears(t, l, "Bob", bob, lin.Hz)
 		bm := bob.Mark()
 		lin.Hangup(c)
 		bob.Await(bm, "CALL_CLOSED", 5*time.Second)
@@ -60,7 +65,7 @@ func TestLinphone(t *testing.T) {
 		hears(t, l, "Bob", bob, cid.Hz)
 		hears(t, l, "Cid", cid, bob.Hz)
 		hangUp(t, bob, cid)
-		ended(t, l, box, start, 1)
+		by(t, "0001201", ended(t, l, box, start, 1))
 	})
 	t.Run("blind transfer by the called", func(t *testing.T) {
 		start := time.Now()
@@ -77,7 +82,7 @@ func TestLinphone(t *testing.T) {
 		hears(t, l, "Bob", bob, cid.Hz)
 		hears(t, l, "Cid", cid, bob.Hz)
 		hangUp(t, cid, bob)
-		ended(t, l, box, start, 1)
+		by(t, "0001201", ended(t, l, box, start, 1))
 	})
 	t.Run("blind transfer to nobody", func(t *testing.T) {
 		start := time.Now()
@@ -89,11 +94,11 @@ func TestLinphone(t *testing.T) {
 		lm := lin.Mark()
 		bob.Hangup()
 		lin.Await(lm, c, "Released", 5*time.Second)
-		ended(t, l, box, start, 1)
+		by(t, "", ended(t, l, box, start, 1))
 	})
-	t.Run("attended transfer", func(t *testing.T) {
-		start := time.Now()
-		first := dial(t, bob, "202")
+	// join has linphone hold Bob, ask Cid, and connect the two.
+	join := func(t *testing.T, first string) {
+		t.Helper()
 		lm := lin.Mark()
 		lin.Hold(first)
 		lin.Await(lm, first, "Paused", 5*time.Second)
@@ -106,7 +111,22 @@ func TestLinphone(t *testing.T) {
 		hears(t, l, "Bob", bob, cid.Hz)
 		hears(t, l, "Cid", cid, bob.Hz)
 		hangUp(t, bob, cid)
-		ended(t, l, box, start, 2)
+	}
+	t.Run("attended transfer by the caller", func(t *testing.T) {
+		start := time.Now()
+		join(t, dial(t, bob, "202"))
+		by(t, "0001201", ended(t, l, box, start, 2))
+	})
+	t.Run("attended transfer by the called", func(t *testing.T) {
+		start := time.Now()
+		lm, bm := lin.Mark(), bob.Mark()
+		bob.Dial("201")
+		c := lin.Await(lm, "", "IncomingReceived", 5*time.Second).Call
+		lin.Accept(c)
+		lin.Await(lm, c, "StreamsRunning", 5*time.Second)
+		bob.Await(bm, "CALL_ESTABLISHED", 5*time.Second)
+		join(t, c)
+		by(t, "0001201", ended(t, l, box, start, 2))
 	})
 	t.Run("attended transfer while it rings", func(t *testing.T) {
 		start := time.Now()
@@ -124,6 +144,6 @@ func TestLinphone(t *testing.T) {
 		hears(t, l, "Bob", bob, cid.Hz)
 		hears(t, l, "Cid", cid, bob.Hz)
 		hangUp(t, bob, cid)
-		ended(t, l, box, start, 2)
+		by(t, "0001201", ended(t, l, box, start, 2))
 	})
 }

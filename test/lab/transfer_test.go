@@ -3,6 +3,7 @@ package lab
 import (
 	"math"
 	"net/url"
+	"strings"
 	"testing"
 	"time"
 
@@ -81,6 +82,19 @@ func yesNo(b *bool) string {
 	return "no"
 }
 
+// by checks that exactly one of the records tells of a transfer, by that
+// number; none if it is "".
+func by(t *testing.T, number string, records []api.Call) {
+	t.Helper()
+	var all []string
+	for _, r := range records {
+		all = append(all, r.TransferredBy...)
+	}
+	if got := strings.Join(all, " "); got != number {
+		t.Errorf("the records tell of transfers by %q, want %q", got, number)
+	}
+}
+
 // TestTransfers has baresip transfer, park and pick up. It has no attended
 // transfer (baresip 1.0): linphone does that.
 func TestTransfers(t *testing.T) {
@@ -113,8 +127,11 @@ func TestTransfers(t *testing.T) {
 	t.Run("blind, by the called, to nobody", func(t *testing.T) {
 		start := time.Now()
 		call(t, ana, bob, "202")
+		bm := bob.Mark()
 		blind(bob, "sip:299@shops.example")
-		time.Sleep(time.Second) // the refusal comes within it; then both must talk as before
+		bob.Await(bm, "TRANSFER_FAILED", 5*time.Second) // baresip hangs up when it fails: Ana waits, and it rings
+		bob.Await(bm, "CALL_INCOMING", 5*time.Second)
+		bob.Accept()
 		hears(t, l, "Ana", ana, bob.Hz)
 		hears(t, l, "Bob", bob, ana.Hz)
 		hangUp(t, ana, bob)
