@@ -338,5 +338,7 @@ type Call struct {
 
 	TransferredBy []string `json:"transferredBy,omitempty" doc:"Who transferred the call, in order"`
 
+	Also []string `json:"also,omitempty" doc:"Who else talked in it, until it was transferred"`
+
 	BothHeard *bool `json:"bothHeard,omitempty"`
 }

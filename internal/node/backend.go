@@ -528,6 +528,9 @@ func ended(r b2bua.Record) api.Call {
 	for _, who := range r.By {
 		out.TransferredBy = append(out.TransferredBy, who.User)
 	}
+	for _, who := range r.Also {
+		out.Also = append(out.Also, who.User)
+	}
 	return out
 }
 

@@ -109,6 +109,7 @@ type Record struct {
 	Peer     bool // came from another node
 	Diverted string
 	By       []site.AOR // who transferred it, in order
+	Also     []site.AOR // who else talked in it
 	Test     bool       // of the emergency call: it was none
 }
 

@@ -46,6 +46,8 @@ type Call struct {
 	orbit    string     // where it is parked
 	gone     bool       // nothing of it is to be shown any more
 	by       []site.AOR // who transferred it, in order
+	met      []site.AOR // who talked when it was transferred
+	outside  string     // the trunk by which one of them was called
 	moved    bool       // caller is not who called first
 	late     bool       // the caller made no offer
 	failed   *Leg       // whose transfer failed last
@@ -264,6 +266,7 @@ func (c *Call) cleanUp() {
 	legs := c.legs
 	r := Record{Chain: c.chain, From: c.origin, To: c.to, Device: c.origin.Device, Answered: c.answer, Began: c.began, By: c.by,
 		Start: c.start, End: c.srv.cfg.Now(), Cause: failure(context.Cause(c.ctx)), Peer: c.peer, Diverted: c.diverted, Test: c.test}
+	c.recall(&r)
 	c.mu.Unlock()
 	for _, l := range legs {
 		l.close()

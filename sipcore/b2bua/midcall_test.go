@@ -213,6 +213,9 @@ func TestBlindTransfer(t *testing.T) {
 				if n.calls.Count() != 0 || lit.calls() != 0 {
 					t.Errorf("%d calls, lamps of %d", n.calls.Count(), lit.calls())
 				}
+				if r := n.last; r.From.AOR.User != "0001201" || r.To.AOR.User != "0001203" || len(r.Also) != 1 || r.Also[0].User != "0001202" || len(r.By) != 1 {
+					t.Errorf("record: %s to %s, also %v, by %v", r.From.AOR.User, r.To.AOR.User, r.Also, r.By)
+				}
 			})
 		})
 	}
@@ -293,6 +296,31 @@ func TestAPhoneHangsUpAsItsTransferFails(t *testing.T) {
 			})
 		}
 	}
+}
+
+// Who called the outside and hands the call to a colleague is still paid for:
+// the record keeps the trunk, by which its minutes are counted.
+func TestATransferredCallToTheOutside(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, n, _, ana := ways(t, 200, 200)
+		defer w.close()
+		bob := w.phone(w.user(n, "202", "bob"), "10.0.0.12:5060")
+		h := ana.call("+33612345678", "v=0 ana")
+		if h.status() != 200 {
+			t.Fatalf("call: %d", h.res.StatusCode)
+		}
+		synctest.Wait()
+		frags(ana)
+		h.do(sip.REFER, "", referTo("<sip:202@"+domain+">"))
+		tx := <-bob.in
+		bob.answer(tx, "v=0 bob")
+		time.Sleep(3 * time.Second)
+		bob.callee(tx).do(sip.BYE, "")
+		synctest.Wait()
+		if r := n.last; r.Answered != "trunk a" || r.To.AOR.User != "0001202" || len(r.Also) != 1 || r.Also[0].User != "+33612345678" {
+			t.Errorf("record: %s to %s, also %v, answered by %q", r.From.AOR.User, r.To.AOR.User, r.Also, r.Answered)
+		}
+	})
 }
 
 // replacesURI names the other dialog of a phone as the phone sees it.

@@ -236,13 +236,15 @@ func (c *Call) replaceLeg(l *Leg, earlyOnly bool) error {
 	}
 	done := make(chan error, 1)
 	err := p.connectTo(c.ctx, l, func(kept *Leg) {
-		who := p.party(kept)
+		who, was := p.party(kept), p.party(l)
 		e, ok := p.taken(pick{c, c.near(), done})
 		if !ok {
 			return
 		}
 		p.mu.Lock()
 		p.caller, p.partner, p.from, p.moved, p.late = kept, nil, who, true, false
+		p.meet(who, kept)
+		p.meet(was, l)
 		p.mu.Unlock()
 		p.without(l)
 		l.bye(site.Transferred)

@@ -178,7 +178,7 @@ func (c *Call) join(e event) (site.Cause, bool) {
 	by := "phone"
 	switch {
 	case e.leg.trunk != "":
-		by = "trunk " + e.leg.trunk
+		by = trunkPrefix + e.leg.trunk
 	case !e.leg.peer.IsZero():
 		by = "site"
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 	"time"
 
 	"carrierclass.net/ccnode/internal/site"
@@ -64,6 +65,32 @@ func (c *Call) party(l *Leg) site.Party {
 	return p
 }
 
+// trunkPrefix begins what a record says of a call to the outside: the trunk's
+// name follows.
+const trunkPrefix = "trunk "
+
+// meet notes for the record who talks with whom before that changes, and what
+// it costs: the trunk by which l was called. c.mu is held.
+func (c *Call) meet(p site.Party, l *Leg) {
+	c.met = append(c.met, p.AOR)
+	if l.trunk != "" {
+		c.outside = l.trunk
+	}
+}
+
+// recall writes into the record of a call that was transferred who else talked
+// in it, and the trunk that somebody still pays for. c.mu is held.
+func (c *Call) recall(r *Record) {
+	for _, x := range c.met {
+		if x != r.From.AOR && x != r.To.AOR && !slices.Contains(r.Also, x) {
+			r.Also = append(r.Also, x)
+		}
+	}
+	if c.outside != "" && !strings.HasPrefix(r.Answered, trunkPrefix) {
+		r.Answered = trunkPrefix + c.outside
+	}
+}
+
 // blind transfers the call at the wish of the other end of l: who talks with
 // it is connected to what to names. It runs until that talk is over, or until
 // the call has gone back to l.
@@ -80,6 +107,8 @@ func (c *Call) blind(l, kept *Leg, to route.URI, r *referral) {
 	c.caller, c.partner, c.from, c.moved, c.late = kept, nil, who, true, false
 	c.rights, c.back, c.by = by, by.AOR, append(slices.Clip(c.by), by.AOR)
 	c.answer, c.referral = "", r
+	c.meet(who, kept)
+	c.meet(by, l)
 	c.mu.Unlock()
 	c.srv.log.Info("Call is transferred", "call", c.chain, "who", who.AOR.User, "by", by.AOR.User, "to", to.String())
 	kept.hear(RingBack)
@@ -267,6 +296,9 @@ func (c *Call) attended(l, kept *Leg, consult *Call, l2 *Leg, r *referral) {
 	c.mu.Lock()
 	c.caller, c.partner, c.from, c.to, c.moved, c.late = kept, other, from, who, true, false
 	c.by = append(c.by, by.AOR)
+	c.meet(from, kept)
+	c.meet(by, l)
+	c.meet(who, other)
 	c.mu.Unlock()
 	c.srv.log.Info("Call is transferred", "call", c.chain, "who", from.AOR.User, "by", by.AOR.User, "to", who.AOR.User, "joins", consult.chain)
 	err = c.bridge(kept, other)
@@ -292,6 +324,7 @@ func (c *Call) takeOver(l2, kept *Leg, who, by site.Party) bool {
 	c.answered, c.moved, c.late = true, true, false
 	c.start = c.srv.cfg.Now()
 	c.caller, c.from, c.rights, c.back, c.by = kept, who, by, by.AOR, append(c.by, by.AOR)
+	c.meet(who, kept)
 	c.mu.Unlock()
 	kept.hush()
 	c.without(l2)

@@ -66,6 +66,7 @@ type node struct {
 	suspects map[site.ID]bool
 	notes    []string
 	records  []string
+	last     b2bua.Record // that ended last
 	lines    []route.Line
 	feature  func(ctx context.Context, name site.FeatureName, c *b2bua.Call) error
 }
@@ -326,6 +327,7 @@ func (n *node) End(r b2bua.Record) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.records = append(n.records, "end "+r.From.AOR.User+" "+r.To.AOR.User+" "+r.Cause.String())
+	n.last = r
 }
 
 // anchor opens ports that only keep books.
