@@ -3,6 +3,7 @@ package lab
 import (
 	"math"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -63,7 +64,7 @@ func ended(t *testing.T, l *labkit.Lab, n *labkit.Node, since time.Time, want in
 			t.Errorf("GET /calls still has %+v", c)
 		} else if !c.Since.Before(since) {
 			out = append(out, c)
-			t.Logf("record: %s to %s, transferred by %v, %s, both heard each other: %s", c.From, c.To, c.TransferredBy, c.Cause, yesNo(c.BothHeard))
+			t.Logf("record: %s to %s, also %v, transferred by %v, %s", c.From, c.To, c.Also, c.TransferredBy, c.Cause)
 		}
 	}
 	if len(out) != want {
@@ -72,18 +73,8 @@ func ended(t *testing.T, l *labkit.Lab, n *labkit.Node, since time.Time, want in
 	return out
 }
 
-func yesNo(b *bool) string {
-	switch {
-	case b == nil:
-		return "not measured"
-	case *b:
-		return "yes"
-	}
-	return "no"
-}
-
 // by checks that exactly one of the records tells of a transfer, by that
-// number; none if it is "".
+// number, none if it is "", and that it names all three who talked.
 func by(t *testing.T, number string, records []api.Call) {
 	t.Helper()
 	var all []string
@@ -92,6 +83,13 @@ func by(t *testing.T, number string, records []api.Call) {
 	}
 	if got := strings.Join(all, " "); got != number {
 		t.Errorf("the records tell of transfers by %q, want %q", got, number)
+	}
+	for _, r := range records {
+		who := append([]string{r.From, r.To}, r.Also...)
+		slices.Sort(who)
+		if got := strings.Join(who, " "); r.TransferredBy != nil && got != "0001201 0001202 0001203" {
+			t.Errorf("the record of the transferred call names %s", got)
+		}
 	}
 }
 
@@ -122,7 +120,7 @@ func TestTransfers(t *testing.T) {
 		hears(t, l, "Bob", bob, cid.Hz)
 		hears(t, l, "Cid", cid, bob.Hz)
 		hangUp(t, cid, bob)
-		ended(t, l, box, start, 1)
+		by(t, "0001201", ended(t, l, box, start, 1))
 	})
 	t.Run("blind, by the called, to nobody", func(t *testing.T) {
 		start := time.Now()
@@ -161,7 +159,7 @@ func TestTransfers(t *testing.T) {
 		hears(t, l, "Ana", ana, cid.Hz)
 		hears(t, l, "Cid", cid, ana.Hz)
 		hangUp(t, cid, ana)
-		ended(t, l, box, start, 2)
+		by(t, "0001202", ended(t, l, box, start, 2))
 	})
 	t.Run("pick-up", func(t *testing.T) {
 		start := time.Now()
