@@ -202,7 +202,7 @@ func (p *Process) Says(text string, within time.Duration) (string, error) {
 
 // Within asks until the answer is yes. It is for what can only be asked, not
 // awaited; what is the story's name for the thing that did not happen.
-func (l *Lab) Within(d time.Duration, what string, yes func() bool) {
+func (l *Lab) Within(d time.Duration, what string, yes func() bool) time.Duration {
 	l.T.Helper()
 	start := time.Now()
 	for !yes() {
@@ -211,6 +211,7 @@ func (l *Lab) Within(d time.Duration, what string, yes func() bool) {
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
+	return time.Since(start)
 }
 
 // CPU is the processor time, user and system, that the process and the

@@ -28,6 +28,8 @@ type Load struct {
 	Pause     time.Duration
 	Keys      map[string]string // values for [name] in the scenario
 	Echo      bool              // sends back the RTP it gets
+	Files     map[string][]byte // for the scenario, beside it
+	Patience  time.Duration     // for each expected message, default 20 s
 	Within    time.Duration     // gives up then, default a minute
 }
 
@@ -101,6 +103,11 @@ func (h *Host) StartSipp(d Load) *Sipp {
 			t.Fatal(err)
 		}
 	}
+	for name, b := range d.Files {
+		if err := os.WriteFile(filepath.Join(dir, name), b, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
 	s := &Sipp{load: d, stat: filepath.Join(dir, "stat.csv")}
 	rate, limit, within := d.Rate, d.Limit, d.Within
 	if rate == 0 {
@@ -112,6 +119,10 @@ func (h *Host) StartSipp(d Load) *Sipp {
 	if within == 0 {
 		within = time.Minute
 	}
+	patience := d.Patience
+	if patience == 0 {
+		patience = 20 * time.Second
+	}
 	transport := d.Transport
 	if transport == "" {
 		transport = "u1"
@@ -122,7 +133,7 @@ func (h *Host) StartSipp(d Load) *Sipp {
 		"-nostdin", "-trace_stat", "-stf", "stat.csv", "-fd", "1", "-trace_rtt", "-rtt_freq", "1",
 		"-trace_err", "-error_file", "errors.log", "-trace_logs", "-log_file", "said.log",
 		"-timeout", fmt.Sprintf("%ds", int(within.Seconds())), "-timeout_error",
-		"-mp", strconv.Itoa(16384 + n%1000*20), "-recv_timeout", "20000", "-max_socket", "2000",
+		"-mp", strconv.Itoa(16384 + n%1000*20), "-recv_timeout", strconv.FormatInt(patience.Milliseconds(), 10), "-max_socket", "2000",
 	}
 	if transport == "ui" {
 		args = append(args, "-ip_field", "4")

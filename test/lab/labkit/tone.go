@@ -152,13 +152,7 @@ func ReadULaw(b []byte) (Sound, error) {
 	}
 	s := Sound{Rate: 8000}
 	for _, u := range b[i+8:] {
-		u = ^u
-		x := (int(u&15)<<3 + 132) << (u >> 4 & 7)
-		x -= 132
-		if u&128 != 0 {
-			x = -x
-		}
-		s.Samples = append(s.Samples, int16(x))
+		s.Samples = append(s.Samples, ulaw(u))
 	}
 	return s, nil
 }

@@ -37,6 +37,26 @@ func (l *Lab) rules() {
 	l.nft(b.String())
 }
 
+// Masquerade makes the router of a site what a shop has: all its machines show
+// the router's address, and only answers come in (RFC 4787 calls the mapping
+// endpoint-independent where ports are free, the filter address and
+// port-dependent).
+func (l *Lab) Masquerade(site string) {
+	l.T.Helper()
+	i := l.index(site) + 1
+	l.nft(fmt.Sprintf(`table ip router%d {
+chain out {
+type nat hook postrouting priority srcnat
+iifname lan%d oifname != lan%d masquerade
+}
+chain in {
+type filter hook forward priority -1
+iifname != lan%d oifname lan%d ct state new,invalid drop
+}
+}
+`, i, i, i, i, i))
+}
+
 func (l *Lab) directions(f func(from, to string, i, j int)) {
 	for i, a := range l.sites {
 		for j, b := range l.sites {
