@@ -310,6 +310,9 @@ func trunkOf(r site.Trunk, secret string, numbers []string) trunk.Trunk {
 		PublicContact: p.Contact == "public", Dial: formats[p.Format], Incoming: formats[p.Format], Called: places[p.Called],
 		Identity: trunk.Identity{PAI: p.Identity == "pai", PPI: p.Identity == "ppi", RPID: p.Identity == "rpid", Account: p.Identity != "" && p.Identity != "from",
 			Format: formats[p.Format], Name: true}}
+	if p.Realm != "" {
+		t.Realms = []string{p.Realm}
+	}
 	if r.Number != "" {
 		t.Numbers = append(t.Numbers, r.Number)
 	}

@@ -47,6 +47,7 @@ type Profile struct {
 	Called    string `json:"called,omitempty" enum:"uri,to,p-called" doc:"Where the number that was called is; default uri"`
 	KeepAlive string `json:"keepAlive,omitempty" enum:"none,crlf,options" doc:"Towards the provider; default crlf where a router translates addresses"`
 	Contact   string `json:"contact,omitempty" enum:"own,public" doc:"Address we are reached at: our own (default), or the one the provider sees us at behind a router"`
+	Realm     string `json:"realm,omitempty" doc:"Who alone may ask for the password; default anybody the server speaks for"`
 	Every     int    `json:"every,omitempty" doc:"Seconds between keep-alives; default 25"`
 	Expires   int    `json:"expires,omitempty" doc:"Seconds a registration is asked for; default 120"`
 }
