@@ -13,6 +13,7 @@ import (
 	"carrierclass.net/ccnode/features/announce"
 	"carrierclass.net/ccnode/features/menu"
 	"carrierclass.net/ccnode/features/nightswitch"
+	"carrierclass.net/ccnode/features/supplementary"
 	"carrierclass.net/ccnode/features/voicemail"
 	"carrierclass.net/ccnode/internal/api"
 	"carrierclass.net/ccnode/internal/schedule"
@@ -38,7 +39,11 @@ func (n *Node) attendants() ([]features.Feature, error) {
 	if err != nil {
 		return nil, err
 	}
-	return []features.Feature{m, s, none}, nil
+	own, err := supplementary.New(supplementary.Config{Wishes: wishes{n}, Logger: n.log.With("room", "supplementary")})
+	if err != nil {
+		return nil, err
+	}
+	return append([]features.Feature{m, s, none}, own...), nil
 }
 
 // menus are the records, as the feature reads them.

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"carrierclass.net/ccnode/features/nightswitch"
+	"carrierclass.net/ccnode/features/supplementary"
 	"carrierclass.net/ccnode/features/voicemail"
 	"carrierclass.net/ccnode/internal/site"
 	"carrierclass.net/ccnode/internal/state"
@@ -20,7 +21,13 @@ import (
 type view struct{ n *Node }
 
 // codes are the feature codes of every site.
-var codes = append([]route.Code{{Digits: "*97", Feature: voicemail.Listen}, {Digits: nightCode, Feature: nightswitch.Name}}, route.MidCall...)
+var codes = func() []route.Code {
+	out := []route.Code{{Digits: "*97", Feature: voicemail.Listen}, {Digits: nightCode, Feature: nightswitch.Name}}
+	for _, c := range supplementary.Codes {
+		out = append(out, route.Code{Digits: c.Digits, Feature: c.Name(), Rest: c.Number()})
+	}
+	return append(out, route.MidCall...)
+}()
 
 func (v view) Domain() string {
 	_, d := v.n.state.Fleet()
