@@ -215,6 +215,10 @@ func (s nightSwitch) Set(ctx context.Context, by site.Party, m nightswitch.Mode)
 			return err
 		}
 	}
+	select {
+	case s.n.nightTurned <- struct{}{}:
+	default:
+	}
 	return nil
 }
 

@@ -89,6 +89,8 @@ type Node struct {
 	linesMu       sync.Mutex // guards what follows
 	lastEmergency *api.Emergency
 
+	nightTurned chan struct{} // by telephone
+
 	pairFound chan struct{} // the other node of the site can be told something again
 
 	pairMu   sync.Mutex
@@ -109,7 +111,7 @@ func newNode(opt Options) *Node {
 		opt.Rand = rand.Reader
 	}
 	n := &Node{opt: opt, cfg: opt.Config, log: opt.Log, now: opt.Now, rand: &lockedReader{r: opt.Rand}, start: opt.Now(), bytesAt: opt.Now(),
-		linesStir: make(chan struct{}, 1), pairFound: make(chan struct{}, 1)}
+		linesStir: make(chan struct{}, 1), pairFound: make(chan struct{}, 1), nightTurned: make(chan struct{}, 1)}
 	n.reach = newReach(n.now)
 	n.browse = mdns.Browse
 	return n

@@ -107,6 +107,12 @@ func (n *Node) openTelephony(ctx context.Context, cancel context.CancelCauseFunc
 	}
 	t.sip.Serve(func(err error) { cancel(fmt.Errorf("SIP: %w", err)) })
 	rooms.add(t.sip.Close)
+	dusk, dawn := make(chan struct{}), make(chan struct{})
+	go func() { // ends with dusk, before the signalling does
+		defer close(dawn)
+		n.nightLamp(lamps, dusk)
+	}()
+	rooms.add(func() { close(dusk); <-dawn })
 	stop, followed := make(chan struct{}), make(chan struct{})
 	go func() { // ends with stop, before the signalling does
 		defer close(followed)

@@ -39,7 +39,7 @@ func (*Package) Type() string { return "application/dialog-info+xml" }
 // sites, whose calls are not known here, and 404 for what is nobody's.
 func (*Package) Target(v route.View, u route.URI) (line sipcore.Line, status int, reason string) {
 	own, aor := v.Own(), route.AOR(v, u)
-	if orbit(own, aor.User) {
+	if orbit(own, aor.User) || key(own, aor.User) {
 		return sipcore.Line{AOR: aor}, 0, ""
 	}
 	status, reason = 404, ""
@@ -53,6 +53,12 @@ func (*Package) Target(v route.View, u route.URI) (line sipcore.Line, status int
 		status, reason = 403, "Lamps Of Another Site"
 	}
 	return sipcore.Line{}, status, reason
+}
+
+// key says whether the name is a whole feature code, such as the night switch:
+// its lamp says whether that is on.
+func key(s route.Site, user string) bool {
+	return slices.ContainsFunc(s.Codes, func(c route.Code) bool { return c.Digits == user && !c.Rest })
 }
 
 // orbit says whether callers are parked under that name at s.
