@@ -21,7 +21,7 @@ import (
 // are the fields of the records.
 func shopCommands(s *settings) []*cobra.Command {
 	return []*cobra.Command{
-		recordCommand[site.Trunk](s, "trunk", "trunks", "Lines to the outside", "kind", "via", "server", "number", "disabled"),
+		gatewayCommand(s, recordCommand[site.Trunk](s, "trunk", "trunks", "Lines to the outside", "kind", "via", "server", "number", "disabled")),
 		recordCommand[site.Inbound](s, "number", "numbers", "Public numbers and where calls to them go", "to"),
 		recordCommand[site.Group](s, "group", "groups", "Numbers that ring several users", "number", "strategy", "members", "overflow"),
 		recordCommand[site.Menu](s, "menu", "menus", "Numbers that answer and let the caller choose", "number", "hours"),
