@@ -524,7 +524,7 @@ func (b *backend) Calls(_ context.Context, since time.Duration) ([]api.Call, err
 }
 
 func ended(r b2bua.Record) api.Call {
-	out := api.Call{Chain: r.Chain, From: r.From.AOR.User, To: r.To.AOR.User, Diverted: r.Diverted, State: "ended", Since: r.Began, Cause: r.Cause.String(), Answered: at(r.Start), Ended: at(r.End), Test: r.Test}
+	out := api.Call{Chain: r.Chain, From: r.From.AOR.User, To: r.To.AOR.User, Diverted: r.Diverted, State: "ended", Since: r.Began, Cause: r.Cause.String(), Answered: at(r.Start), Ended: at(r.End), Test: r.Test, BothHeard: r.BothHeard}
 	for _, who := range r.By {
 		out.TransferredBy = append(out.TransferredBy, who.User)
 	}

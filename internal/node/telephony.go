@@ -237,6 +237,9 @@ func (p mediaPort) LastPacket() time.Time {
 	return p.Stats().Last
 }
 
+// Heard says whether speech ever came from the other end.
+func (p mediaPort) Heard() bool { return !p.Stats().Last.IsZero() }
+
 // Fits says whether speech can be passed between two ports as it is.
 func (p mediaPort) Fits(other sipcore.Port) bool { return p.Port.Fits(other.(mediaPort).Port) }
 

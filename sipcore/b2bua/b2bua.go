@@ -110,7 +110,9 @@ type Record struct {
 	Diverted string
 	By       []site.AOR // who transferred it, in order
 	Also     []site.AOR // who else talked in it
-	Test     bool       // of the emergency call: it was none
+
+	BothHeard *bool // speech came from both ends; nil: not measured
+	Test      bool  // of the emergency call: it was none
 }
 
 // A Server owns the calls of one node.

@@ -267,7 +267,11 @@ func (c *Call) cleanUp() {
 	r := Record{Chain: c.chain, From: c.origin, To: c.to, Device: c.origin.Device, Answered: c.answer, Began: c.began, By: c.by,
 		Start: c.start, End: c.srv.cfg.Now(), Cause: failure(context.Cause(c.ctx)), Peer: c.peer, Diverted: c.diverted, Test: c.test}
 	c.recall(&r)
+	ends, answered := []*Leg{c.caller, c.partner}, c.answered
 	c.mu.Unlock()
+	if answered && r.Cause != site.Transferred { // else its ends talk on in another call
+		r.BothHeard = bothHeard(ends)
+	}
 	for _, l := range legs {
 		l.close()
 	}

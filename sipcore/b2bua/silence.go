@@ -16,6 +16,25 @@ type listener interface {
 	Held() bool
 }
 
+// A meter is a media port that knows whether speech ever came from its other end.
+type meter interface{ Heard() bool }
+
+// bothHeard says whether speech came from every end; nil if that was not measured.
+func bothHeard(ends []*Leg) *bool {
+	all := true
+	for _, l := range ends {
+		if l == nil { // a feature: it always speaks
+			continue
+		}
+		m, ok := l.port.(meter)
+		if !ok {
+			return nil
+		}
+		all = all && m.Heard()
+	}
+	return &all
+}
+
 // watchSilence asks a leg that sends no RTP whether it is still there (calls.md
 // §4). It ends with the call.
 func (c *Call) watchSilence(l *Leg) {

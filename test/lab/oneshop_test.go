@@ -121,6 +121,9 @@ func TestOneShop(t *testing.T) {
 		if c.Cause == "" {
 			t.Errorf("a record without a cause: %+v", c)
 		}
+		if c.Cause == "normal" && (c.BothHeard == nil || !*c.BothHeard) {
+			t.Errorf("both heard each other, the record says otherwise: %+v", c)
+		}
 	}
 	if len(ended) != 5 {
 		t.Errorf("%d records, want 5", len(ended))
