@@ -292,12 +292,12 @@ func (b *backend) CreateUser(ctx context.Context, by string, x api.NewUser) (api
 }
 
 // dialForm is what a call can be forwarded to.
-var dialForm = regexp.MustCompile(`^(voicemail|\+?[0-9*#]{1,32}|(sips?:)?[^\s<>"@]+@[^\s<>"@]+)$`)
+var dialForm = regexp.MustCompile(`^(voicemail|\+?[0-9]{1,32}|(sips?:)?[^\s<>"@]+@[^\s<>"@]+)$`)
 
 func forwards(p api.UserPatch) error {
 	for name, v := range map[string]*string{"forwardAll": p.ForwardAll, "forwardBusy": p.ForwardBusy, "forwardNoAnswer": p.ForwardNoAnswer, "forwardOffline": p.ForwardOffline} {
 		if v != nil && *v != "" && !dialForm.MatchString(*v) {
-			return api.Invalid(fmt.Sprintf("%s: nothing can be dialled by %q", name, *v), "write digits as on a phone, name@host, voicemail, or \"\" to end it")
+			return api.Invalid(fmt.Sprintf("%s: nothing can be dialled by %q", name, *v), "write a number as on a phone (no feature code), name@host, voicemail, or \"\" to end it")
 		}
 	}
 	return nil

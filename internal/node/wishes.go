@@ -45,6 +45,9 @@ func (w wishes) Set(ctx context.Context, by site.Party, s supplementary.Service,
 // that the caller may call himself, and that is neither he nor an emergency
 // centre.
 func (w wishes) allowed(by site.Party, number string) error {
+	if number[0] == '*' || number[0] == '#' { // it would be carried out for who calls
+		return fmt.Errorf("forward to a feature code: %w", site.Forbidden)
+	}
 	to := route.ParseURI(number)
 	if route.AOR(view{w.n}, to) == by.AOR {
 		return fmt.Errorf("forward to oneself: %w", site.NoSuchNumber)

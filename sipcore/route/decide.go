@@ -102,6 +102,9 @@ func (d decision) first(t target) Step {
 		}
 		return Step{Kind: External, Number: t.number, Trunks: trunks, Why: t.why}
 	case code:
+		if d.diverted { // it would be carried out for who calls
+			return reject(site.Forbidden, "a forward to a feature code")
+		}
 		return Step{Kind: Feature, Feature: t.feature.Feature, Arg: t.rest, Target: d.caller(), Diverted: d.reason, Why: t.why}
 	case person:
 		return d.person(t)

@@ -215,6 +215,8 @@ func featureCode(s Site, d string) target {
 		return target{is: incomplete, why: "digits expected after " + d}
 	case best.Digits != "":
 		return target{is: code, feature: best, rest: d[len(best.Digits):], why: "feature code " + best.Digits}
+	case len(d) > 2 && d[len(d)-1] == '#': // ETSI ends every code so: *26#, #21#
+		return featureCode(s, d[:len(d)-1])
 	case longer:
 		return target{is: incomplete, why: "a feature code begins with " + d}
 	}
