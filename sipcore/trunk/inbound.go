@@ -144,11 +144,12 @@ func (k *Known) number(p Plan, user string) (string, bool) {
 	if !ok && n == "" {
 		return clip(user), false
 	}
-	if !ok || k.Incoming != "" || k.owns(n) {
+	if ok && k.owns(n) {
 		return n, ok
 	}
-	// Guessed, and not ours: perhaps one of ours was meant that is written in
-	// another way.
+	// Not ours as it is read: perhaps one of ours was meant that is written in
+	// another way. A gateway's own page may hold the line's number in one form,
+	// whatever form the line dials in.
 	for _, f := range []Format{Bare, National} {
 		if m, ok := p.E164(user, f); ok && k.owns(m) {
 			return m, true
