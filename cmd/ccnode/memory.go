@@ -15,12 +15,13 @@ const (
 	headroom  = 32 << 20 // garbage before the next collection
 	leastGOGC = 50       // beyond 64 MB of live data processor time counts more
 	mostGOGC  = 200
-	lookFirst = time.Second      // after the start, when the state has been read; then
+	lookFirst = time.Second / 4  // after the start, while the state is read; then
 	lookEvery = 10 * time.Second // less and less often
 	quiet     = 8 << 20          // allocated between two looks
 	firstTrim = 1                // quiet looks before memory is given back,
 	lastTrim  = 4                // and once more, for what the store lets go of later
 	mostIdle  = 16 << 20         // garbage and free room at a look, busy or not
+	leastRoom = 96 << 20         // what a box of any size may take before the collector hurries
 )
 
 // gogc is the percentage that leaves the headroom over that much live data.
@@ -30,6 +31,11 @@ func gogc(live uint64) int {
 	}
 	return int(min(max(headroom*100/live, leastGOGC), mostGOGC))
 }
+
+// room is the memory beyond which the collector works harder and gives pages
+// back at once: between two looks nobody else holds the process small. It is
+// far enough above what is kept that it cannot become the usual way.
+func room(live uint64) int64 { return int64(max(leastRoom, live+live/2+headroom)) }
 
 // thrift keeps the process small until ctx ends. What the environment says
 // (GOGC, GOMEMLIMIT) wins.
@@ -41,6 +47,7 @@ func thrift(ctx context.Context) {
 		{Name: "/memory/classes/heap/objects:bytes"}, {Name: "/memory/classes/heap/free:bytes"}}
 	percent, still, allocated := leastGOGC, 0, uint64(0) // reading the state makes much garbage
 	debug.SetGCPercent(percent)
+	debug.SetMemoryLimit(leastRoom)
 	pause := lookFirst
 	look := time.NewTimer(pause)
 	defer look.Stop()
@@ -54,6 +61,7 @@ func thrift(ctx context.Context) {
 		look.Reset(pause)
 		metrics.Read(s)
 		live, allocs := s[0].Value.Uint64(), s[1].Value.Uint64()
+		debug.SetMemoryLimit(room(live))
 		if want := gogc(live); want < percent*9/10 || want > percent*11/10 {
 			debug.SetGCPercent(want)
 			percent = want

@@ -53,6 +53,11 @@ func shopPair(t *testing.T, gone func(a1 *labkit.Node)) {
 		return provider.Get("/users/0100201/where", &w) == nil && len(w.Contacts) == 2
 	})
 
+	l.Within(5*time.Second, "the box that has just joined knows Bob's telephone", func() bool {
+		var w api.Location
+		return a2.Get("/users/202/where", &w) == nil && len(w.Contacts) == 1
+	})
+
 	// The provider sends it to both boxes; Bob's telephone rings once.
 	fromOutside := func(within time.Duration) time.Duration {
 		mark, begun := bob.Mark(), time.Now()
