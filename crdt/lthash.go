@@ -5,7 +5,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 
-	"lukechampine.com/blake3"
+	"lukechampine.com/blake3/guts"
 )
 
 // LtHash is the homomorphic set hash of Lewi, Kim, Maykov and Weis ("Securing
@@ -25,21 +25,31 @@ const tops = 0x8000_8000_8000_8000
 
 // Add puts an id into the set.
 func (h *LtHash) Add(id ID) {
-	var x [2048]byte
-	expand(id, &x)
-	for i := 0; i < len(h); i += 8 {
-		a, b := binary.LittleEndian.Uint64(h[i:]), binary.LittleEndian.Uint64(x[i:])
-		binary.LittleEndian.PutUint64(h[i:], (a&^tops+b&^tops)^(a^b)&tops)
+	var x [expanded]byte
+	n := expansion(id)
+	for at := 0; at < len(h); at += expanded {
+		guts.CompressBlocks(&x, n)
+		n.Counter += guts.MaxSIMD
+		lanes := h[at : at+expanded : at+expanded]
+		for i := 0; i < expanded; i += 8 {
+			a, b := binary.LittleEndian.Uint64(lanes[i:]), binary.LittleEndian.Uint64(x[i:])
+			binary.LittleEndian.PutUint64(lanes[i:], (a&^tops+b&^tops)^(a^b)&tops)
+		}
 	}
 }
 
 // Remove takes an id out of the set.
 func (h *LtHash) Remove(id ID) {
-	var x [2048]byte
-	expand(id, &x)
-	for i := 0; i < len(h); i += 8 {
-		a, b := binary.LittleEndian.Uint64(h[i:]), binary.LittleEndian.Uint64(x[i:])
-		binary.LittleEndian.PutUint64(h[i:], (a|tops-b&^tops)^(a^^b)&tops)
+	var x [expanded]byte
+	n := expansion(id)
+	for at := 0; at < len(h); at += expanded {
+		guts.CompressBlocks(&x, n)
+		n.Counter += guts.MaxSIMD
+		lanes := h[at : at+expanded : at+expanded]
+		for i := 0; i < expanded; i += 8 {
+			a, b := binary.LittleEndian.Uint64(lanes[i:]), binary.LittleEndian.Uint64(x[i:])
+			binary.LittleEndian.PutUint64(lanes[i:], (a|tops-b&^tops)^(a^^b)&tops)
+		}
 	}
 }
 
@@ -50,8 +60,14 @@ func (h *LtHash) Digest() (f Fingerprint) {
 	return f
 }
 
-func expand(id ID, out *[2048]byte) {
-	h := blake3.New(32, nil)
-	_, _ = h.Write(id[:])
-	_, _ = h.XOF().Read(out[:])
+// expanded is how much of an id's BLAKE3 output is made at once.
+const expanded = guts.MaxSIMD * guts.BlockSize
+
+// expansion is the root node of BLAKE3 over an id: its output blocks, by
+// counter, are the lanes that the id adds (BLAKE3 paper, §2.6, extendable
+// output). Made by hand, because a Hasher costs more than its output here.
+func expansion(id ID) guts.Node {
+	n := guts.CompressChunk(id[:], &guts.IV, 0, 0)
+	n.Flags |= guts.FlagRoot
+	return n
 }

@@ -43,14 +43,12 @@ type Effect struct {
 // order: a version is covered iff the context of some change covers its dot,
 // and whatever covers a coverer has seen what that one saw.
 type Set struct {
-	scope   Scope
-	live    map[ID]*entry
-	cells   map[Cell][]version
-	records map[recordKey]*record
-	tables  map[uint16]map[string]struct{} // records that have a live cell or a final
-	dots    map[Dot]ID                     // one live change per dot; more are found by equivocal
-	twins   map[Dot][]ID
-	hash    LtHash
+	scope  Scope
+	live   map[ID]*entry
+	tables map[uint16]map[string]*record // records that have, or had, a live cell or a final
+	dots   map[Dot]*entry                // one live change per dot; more are in twins
+	twins  map[Dot][]*entry
+	hash   LtHash
 }
 
 type entry struct {
@@ -68,20 +66,25 @@ type version struct {
 	flags Flags
 }
 
-type recordKey struct {
-	table  uint16
-	record string
+// A record has few fields, or is a set with an element in each: kept sorted,
+// they take a fraction of the room of a map.
+type record struct {
+	fields []field
+	final  *version
 }
 
-type record struct {
-	fields map[string]struct{}
-	final  *version
+type field struct {
+	name string
+	vs   []version // never empty
+}
+
+func (r *record) find(name string) (int, bool) {
+	return slices.BinarySearchFunc(r.fields, name, func(f field, n string) int { return cmp.Compare(f.name, n) })
 }
 
 // NewSet returns the empty set of a scope.
 func NewSet(scope Scope) *Set {
-	return &Set{scope: scope, live: map[ID]*entry{}, cells: map[Cell][]version{}, records: map[recordKey]*record{},
-		tables: map[uint16]map[string]struct{}{}, dots: map[Dot]ID{}, twins: map[Dot][]ID{}}
+	return &Set{scope: scope, live: map[ID]*entry{}, tables: map[uint16]map[string]*record{}, dots: map[Dot]*entry{}, twins: map[Dot][]*entry{}}
 }
 
 // Scope of the set.
@@ -140,16 +143,15 @@ func (s *Set) addFinal(c *Change, e *entry, fx *Effect) {
 	}
 	r.final = &version{e, w.Value, w.Ctx, w.Flags}
 	e.refs = 1
-	for f := range r.fields {
-		fc := Cell{s.scope, w.Table, w.Record, f}
-		for _, v := range s.cells[fc] {
+	for _, f := range r.fields {
+		fc := Cell{s.scope, w.Table, w.Record, f.name}
+		for _, v := range f.vs {
 			fx.Displaced = append(fx.Displaced, Displaced{fc, s.export(v), c.id})
 			s.release(v.e, fx)
 		}
-		delete(s.cells, fc)
 		fx.Cells = append(fx.Cells, fc)
 	}
-	clear(r.fields)
+	r.fields = nil
 	fx.Cells = append(fx.Cells, cell)
 	sortCells(fx.Cells)
 }
@@ -157,15 +159,22 @@ func (s *Set) addFinal(c *Change, e *entry, fx *Effect) {
 func (s *Set) addWrites(c *Change, e *entry, fx *Effect) {
 	for i := range c.Writes {
 		w := &c.Writes[i]
-		if r := s.records[recordKey{w.Table, w.Record}]; r != nil && r.final != nil {
+		r := s.tables[w.Table][w.Record]
+		if r != nil && r.final != nil {
 			continue // killed
 		}
-		cell := c.Cell(i)
-		vs := s.cells[cell]
+		at, there := 0, false
+		var vs []version
+		if r != nil {
+			if at, there = r.find(w.Field); there {
+				vs = r.fields[at].vs
+			}
+		}
 		if slices.ContainsFunc(vs, func(v version) bool { return v.ctx.Covers(e.dot) }) {
 			continue // somebody here has seen it, and wrote over it
 		}
-		kept := vs[:0:0]
+		cell := c.Cell(i)
+		kept := make([]version, 0, 1)
 		for _, v := range vs {
 			if w.Ctx.Covers(v.e.dot) {
 				fx.Displaced = append(fx.Displaced, Displaced{cell, s.export(v), c.id})
@@ -176,24 +185,28 @@ func (s *Set) addWrites(c *Change, e *entry, fx *Effect) {
 		}
 		e.refs++
 		kept = append(kept, version{e, w.Value, w.Ctx, w.Flags})
-		s.cells[cell] = kept
-		s.record(w.Table, w.Record).fields[w.Field] = struct{}{}
+		if r == nil {
+			r = s.record(w.Table, w.Record)
+		}
+		if there {
+			r.fields[at].vs = kept
+		} else {
+			r.fields = slices.Insert(r.fields, at, field{w.Field, kept})
+		}
 		fx.Cells = append(fx.Cells, cell)
 	}
 }
 
 func (s *Set) record(table uint16, rec string) *record {
-	k := recordKey{table, rec}
-	r := s.records[k]
+	t := s.tables[table]
+	if t == nil {
+		t = map[string]*record{}
+		s.tables[table] = t
+	}
+	r := t[rec]
 	if r == nil {
-		r = &record{fields: map[string]struct{}{}}
-		s.records[k] = r
-		t := s.tables[table]
-		if t == nil {
-			t = map[string]struct{}{}
-			s.tables[table] = t
-		}
-		t[rec] = struct{}{}
+		r = &record{}
+		t[rec] = r
 	}
 	return r
 }
@@ -212,24 +225,27 @@ func (s *Set) release(e *entry, fx *Effect) {
 func (s *Set) noteDot(e *entry) (others []ID) {
 	first, taken := s.dots[e.dot]
 	if !taken {
-		s.dots[e.dot] = e.id
+		s.dots[e.dot] = e
 		return nil
 	}
-	others = append([]ID{first}, s.twins[e.dot]...)
-	s.twins[e.dot] = append(s.twins[e.dot], e.id)
+	others = append(others, first.id)
+	for _, o := range s.twins[e.dot] {
+		others = append(others, o.id)
+	}
+	s.twins[e.dot] = append(s.twins[e.dot], e)
 	return others
 }
 
 func (s *Set) forgetDot(e *entry) {
 	twins := s.twins[e.dot]
-	if s.dots[e.dot] == e.id {
+	if s.dots[e.dot] == e {
 		if len(twins) == 0 {
 			delete(s.dots, e.dot)
 			return
 		}
 		s.dots[e.dot], twins = twins[0], twins[1:]
 	} else {
-		twins = slices.DeleteFunc(slices.Clone(twins), func(id ID) bool { return id == e.id })
+		twins = slices.DeleteFunc(slices.Clone(twins), func(o *entry) bool { return o == e })
 	}
 	if len(twins) == 0 {
 		delete(s.twins, e.dot)
@@ -255,7 +271,7 @@ func (s *Set) export(v version) Version {
 // Versions returns the uncovered writes of a cell, oldest stamp first. Values
 // and contexts must not be altered.
 func (s *Set) Versions(c Cell) []Version {
-	vs := s.cells[Cell{s.scope, c.Table, c.Record, c.Field}]
+	vs := s.versions(c)
 	out := make([]Version, len(vs))
 	for i, v := range vs {
 		out[i] = s.export(v)
@@ -266,6 +282,15 @@ func (s *Set) Versions(c Cell) []Version {
 	return out
 }
 
+func (s *Set) versions(c Cell) []version {
+	if r := s.tables[c.Table][c.Record]; r != nil {
+		if at, ok := r.find(c.Field); ok {
+			return r.fields[at].vs
+		}
+	}
+	return nil
+}
+
 // CompareVersions orders by (stamp, id).
 func CompareVersions(a, b Version) int {
 	return cmp.Or(cmp.Compare(a.Stamp, b.Stamp), bytes.Compare(a.ID[:], b.ID[:]))
@@ -274,7 +299,7 @@ func CompareVersions(a, b Version) int {
 // Known is all that is known of a cell: the contexts and dots of its versions.
 // It is what a write that has seen everything here carries.
 func (s *Set) Known(c Cell) (k Context) {
-	for _, v := range s.cells[Cell{s.scope, c.Table, c.Record, c.Field}] {
+	for _, v := range s.versions(c) {
 		k = k.Join(v.ctx).With(v.e.dot)
 	}
 	return k
@@ -282,11 +307,15 @@ func (s *Set) Known(c Cell) (k Context) {
 
 // Fields lists the fields of a record that have a version, sorted.
 func (s *Set) Fields(table uint16, rec string) []string {
-	r := s.records[recordKey{table, rec}]
+	r := s.tables[table][rec]
 	if r == nil {
 		return nil
 	}
-	return slices.Sorted(maps.Keys(r.fields))
+	out := make([]string, len(r.fields))
+	for i, f := range r.fields {
+		out[i] = f.name
+	}
+	return out
 }
 
 // Records lists the records of a table that have a version or a final, sorted.
@@ -296,7 +325,7 @@ func (s *Set) Records(table uint16) []string {
 
 // Final returns the final of a record, if it has one.
 func (s *Set) Final(table uint16, rec string) (Version, bool) {
-	r := s.records[recordKey{table, rec}]
+	r := s.tables[table][rec]
 	if r == nil || r.final == nil {
 		return Version{}, false
 	}
