@@ -31,6 +31,7 @@ import (
 	"carrierclass.net/ccnode/mesh"
 	"carrierclass.net/ccnode/mesh/mdns"
 	"carrierclass.net/ccnode/mesh/p2p"
+	"carrierclass.net/ccnode/sipcore/digest"
 )
 
 // Options of a node. Now and Rand default to the system's.
@@ -71,6 +72,7 @@ type Node struct {
 	pairLines *pair.Lines
 	pairLamps *pair.Lamps
 	reach     *reach
+	guests    *digest.Guard // wrong passwords that other sites tell us of
 	calls     *telephony
 	phones    *phones // nil in a world
 	fetch     *replica.Blobs
@@ -112,7 +114,7 @@ func newNode(opt Options) *Node {
 	}
 	n := &Node{opt: opt, cfg: opt.Config, log: opt.Log, now: opt.Now, rand: &lockedReader{r: opt.Rand}, start: opt.Now(), bytesAt: opt.Now(),
 		linesStir: make(chan struct{}, 1), pairFound: make(chan struct{}, 1), nightTurned: make(chan struct{}, 1)}
-	n.reach = newReach(n.now)
+	n.reach, n.guests = newReach(n.now), digest.NewGuard(n.now)
 	n.browse = mdns.Browse
 	return n
 }
@@ -352,6 +354,7 @@ func (n *Node) openState(ctx context.Context, cancel context.CancelCauseFunc, ro
 	rooms.add(cancelWatch)
 	n.mesh.HandleStrangers(joinProtocol, n.serveJoin)
 	n.mesh.Handle(apiProtocol, n.serveRemote)
+	n.mesh.Handle(visitProtocol, n.serveVisit)
 	n.mesh.Handle(keepProtocol, n.serveKeep)
 	n.moved(ctx)
 	n.watchNetwork(ctx, rooms)

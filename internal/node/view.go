@@ -109,7 +109,11 @@ func (v view) Lookup(number string) []route.Entry {
 }
 
 func (v view) entry(e state.Entry) route.Entry {
-	return route.Entry{User: e.User, AOR: site.AOR{User: e.Number, Domain: v.Domain()}, Name: e.Name, Home: e.Home,
+	var serving []site.ID
+	if at, ok := v.n.state.Roaming(e.User); ok && e.Kind == state.UserEntry {
+		serving = []site.ID{at}
+	}
+	return route.Entry{User: e.User, Serving: serving, AOR: site.AOR{User: e.Number, Domain: v.Domain()}, Name: e.Name, Home: e.Home,
 		E164: e.E164, Written: uint64(e.Written), Disabled: e.Disabled, NoVoicemail: e.NoVoicemail, Kind: entryKinds[e.Kind]}
 }
 

@@ -193,6 +193,9 @@ func (s *State) Purge(ctx context.Context, by string, id site.RecordID) error {
 	// The user's own final comes last: until then a crash leaves a deleted user
 	// whose purge is simply tried again.
 	err := s.purge(ctx, by, crdt.Fleet, TableDirectory, trust.SiteRecord(s.cfg.Site, id))
+	if _, roams := s.Roaming(id); err == nil && roams {
+		err = s.purge(ctx, by, crdt.Fleet, TableRoam, trust.SiteRecord(s.cfg.Site, id))
+	}
 	for _, d := range devices {
 		if err == nil {
 			err = s.purge(ctx, by, s.scope, TableDevice, string(d[:]))

@@ -24,6 +24,8 @@ type index struct {
 	numbers map[string][]*Entry // number, E.164 → all who claim it
 	byUser  map[site.RecordID]*Entry
 
+	roaming map[site.RecordID]site.ID // the site that a user's telephones visit
+
 	users    map[site.RecordID]*User // of the own site, deleted ones too
 	devices  map[site.RecordID]*device
 	phones   map[site.RecordID][]site.RecordID // user → devices
@@ -39,7 +41,7 @@ type index struct {
 
 func newIndex() index {
 	return index{sites: map[site.ID]*Site{}, codes: map[string]*Site{}, nodes: map[site.NodeID]*Node{}, places: map[site.FeatureName]site.Placement{},
-		entries: map[string]*Entry{}, numbers: map[string][]*Entry{}, byUser: map[site.RecordID]*Entry{},
+		entries: map[string]*Entry{}, numbers: map[string][]*Entry{}, byUser: map[site.RecordID]*Entry{}, roaming: map[site.RecordID]site.ID{},
 		users: map[site.RecordID]*User{}, devices: map[site.RecordID]*device{}, phones: map[site.RecordID][]site.RecordID{},
 		messages: map[site.RecordID]*site.Message{}, boxes: map[site.RecordID]map[site.RecordID]*site.Message{},
 		audio: map[site.BlobRef]map[site.RecordID]*site.Message{}, torn: map[crdt.Cell]struct{}{},
@@ -149,6 +151,8 @@ func (s *State) index(v View, scope crdt.Scope, t uint16, rec string) (mailbox s
 			s.indexEntry(r)
 		case TableService:
 			s.indexService(r)
+		case TableRoam:
+			s.indexRoam(r)
 		}
 		return mailbox, false
 	}

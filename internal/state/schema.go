@@ -128,6 +128,7 @@ var schema = map[uint16]table{
 		siteNational: {name: "national prefix"}, siteAbroad: {name: "international prefix"}, siteEmergency: {name: "emergency numbers"}, siteNumber: {name: "public number"}}},
 	TableDirectory: {"directory", map[string]field{dirEntry: {name: "entry", policy: Derived}}},
 	TableService:   {"directory", map[string]field{dirEntry: {name: "entry", policy: Derived}}},
+	TableRoam:      {"roaming", map[string]field{roamAt: {name: "visited site", policy: Derived}}},
 	TableNode: {"node", map[string]field{nodeName: {name: "name"}, nodeMesh: {name: "addresses", policy: Derived},
 		nodeSIP: {name: "SIP addresses", policy: Derived}, nodeAPI: {name: "API addresses", policy: Derived}}},
 	TableUser: {"user", map[string]field{userNumber: {name: "number"}, userName: {name: "name"}, userE164: {name: "E.164 number"},

@@ -211,12 +211,12 @@ func (s *Server) Verify(req *sip.Request, header, realm, source, hint string, fi
 	stored := s.cfg.Store.Credentials(c.Username, realm)
 	for _, d := range stored {
 		r.SHA256 = r.SHA256 || d.SHA256
-		if s.matches(d, c, string(req.Method)) && !right {
+		if Matches(d, c, string(req.Method)) && !right {
 			right, r.Credential = true, d
 		}
 	}
 	if len(stored) == 0 { // the same work for a user who is not there
-		s.matches(s.dummy, c, string(req.Method))
+		Matches(s.dummy, c, string(req.Method))
 	}
 	id, fresh := s.fresh(c.Nonce, realm)
 	if !right || !allowed || !sameURI(c.URI, &req.Recipient) {
@@ -254,8 +254,22 @@ func find(req *sip.Request, header, realm string) (Credentials, bool) {
 	return Credentials{}, false
 }
 
-// matches compares in constant time; the amount of work depends only on c.
-func (s *Server) matches(d sipcore.Credential, c Credentials, method string) bool {
+// Claim returns the credentials of req for realm, if they answer a nonce of
+// ours that is fresh, for this request: what another site may be asked to
+// check, which has the secret.
+func (s *Server) Claim(req *sip.Request, header, realm string) (Credentials, bool) {
+	c, ok := find(req, header, realm)
+	if !ok || !sameURI(c.URI, &req.Recipient) {
+		return Credentials{}, false
+	}
+	_, fresh := s.fresh(c.Nonce, realm)
+	return c, fresh
+}
+
+// Matches says whether credentials were made with the secret d for a request of
+// that method (RFC 7616 §3.4.1). It compares in constant time; the amount of
+// work depends only on c. Whether the nonce is one of ours it does not ask.
+func Matches(d sipcore.Credential, c Credentials, method string) bool {
 	ha1, algorithm := d.HA1MD5, MD5
 	switch {
 	case strings.EqualFold(c.Algorithm, SHA256):

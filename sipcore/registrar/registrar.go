@@ -47,6 +47,9 @@ type Config struct {
 	NATExpires time.Duration // granted at most behind NAT; default 60 s
 	Contacts   int           // bindings of one AOR; default 10
 
+	// Visits introduces telephones of other sites; nil: none register here.
+	Visits Visits
+
 	// Busy says that refreshes should come back later (503, Retry-After). It is
 	// never asked for a device that has no binding: that one is let in.
 	Busy func() bool
@@ -130,6 +133,9 @@ func (r *Registrar) Quick(req *sip.Request, f *edge.Flow) (rest func()) {
 	source := f.Remote.Addr().String()
 	who := r.cfg.Digest.Verify(req, "Authorization", realm, source, aor.User, r.fingerprint(req, f))
 	if who.Verdict != digest.OK {
+		if c, ok := r.visitor(req, aor, realm, who); ok {
+			return func() { r.introduce(req, f, aor, realm, c) }
+		}
 		if who.Verdict == digest.Wrong {
 			r.log.Debug("Registration refused: wrong password or unknown user", "source", source)
 		}
@@ -138,13 +144,15 @@ func (r *Registrar) Quick(req *sip.Request, f *edge.Flow) (rest func()) {
 	}
 	bindings, err := r.register(req, f, aor, who, false)
 	if err == errWait {
-		return func() {
-			bindings, err := r.register(req, f, aor, who, true)
-			r.answer(req, f, aor, bindings, err)
-		}
+		return func() { r.finish(req, f, aor, who) }
 	}
 	r.answer(req, f, aor, bindings, err)
 	return nil
+}
+
+func (r *Registrar) finish(req *sip.Request, f *edge.Flow, aor site.AOR, who digest.Result) {
+	bindings, err := r.register(req, f, aor, who, true)
+	r.answer(req, f, aor, bindings, err)
 }
 
 // errWait: the work would have to wait, and nothing was done.

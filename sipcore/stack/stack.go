@@ -66,6 +66,9 @@ type Config struct {
 	// Announce says why a call is about to be refused; see b2bua.Config.
 	Announce func(ctx context.Context, cause site.Cause, c *b2bua.Call)
 
+	// Visits introduces telephones of other sites; nil: none register here.
+	Visits registrar.Visits
+
 	Expires  time.Duration // granted to phones on the LAN at most
 	MaxCalls int
 	Grace    time.Duration // for calls to end when draining
@@ -121,7 +124,7 @@ func New(cfg Config) (*Stack, error) {
 	}
 	aor := core.AOR(func(u route.URI) site.AOR { return route.AOR(cfg.View, u) })
 	realm := func(a site.AOR) string { return route.Realm(cfg.View, a) }
-	reg := registrar.New(registrar.Config{Edge: c.edge, Location: cfg.Location, Digest: dg, AOR: aor, Realm: realm, Node: cfg.Node,
+	reg := registrar.New(registrar.Config{Edge: c.edge, Location: cfg.Location, Digest: dg, AOR: aor, Realm: realm, Node: cfg.Node, Visits: cfg.Visits,
 		LANExpires: cfg.Expires, Logger: cfg.Log.With("room", "registrar"), Now: cfg.Now})
 	lines, err := c.openLines()
 	if err != nil {

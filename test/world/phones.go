@@ -89,6 +89,9 @@ func (w *World) plug(who string, at *place, u api.User) (*phone, error) {
 	p := &phone{who: who, at: at, user: u, stop: make(chan struct{}), gone: make(chan struct{})}
 	if old != nil {
 		p.ip, p.tone, p.away = old.ip, old.tone, old.away
+		if old.at != at { // another network gives it another address
+			p.ip = netip.AddrFrom4([4]byte{10, at.n, 0, byte(200 + w.plugged%50)})
+		}
 		old.off()
 	} else {
 		p.ip = netip.AddrFrom4([4]byte{10, at.n, 0, byte(100 + len(w.phones))})
