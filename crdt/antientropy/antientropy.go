@@ -9,7 +9,7 @@
 // what arrived after the other's cursor. An empty receiver's cursor is 0: that
 // is the snapshot, and it can be resumed anywhere. What arrives later is sent
 // as it comes. When both have drained and the fingerprints still differ, the
-// receiver asks for everything once: content decides, not bookkeeping.
+// contents are reconciled once: content decides, not bookkeeping (reconcile.go).
 //
 // Law: nothing is sent when nothing is owed. A debt is a live change past the
 // peer's acknowledged cursor that did not come from that peer.
@@ -29,6 +29,7 @@ import (
 	"slices"
 
 	"carrierclass.net/ccnode/crdt"
+	"carrierclass.net/ccnode/crdt/riblt"
 )
 
 // Peer names another node.
@@ -72,6 +73,11 @@ type View interface {
 	// Outbox lists changes of scopes not held here, oldest first.
 	Outbox() []Out
 	Clock() crdt.Stamp // own HLC, told to the peer
+	// IDs lists the live changes of a scope, in any order; it is only asked for
+	// when the contents of two nodes differ.
+	IDs(crdt.Scope) []crdt.ID
+	// SketchKey was drawn at this start: sketches are made with it.
+	SketchKey() riblt.Key
 }
 
 // An Out is a change that waits for one holder of its scope.
@@ -164,6 +170,9 @@ const (
 	maxTakenBytes = 128 << 10
 	// maxScopes bounds the scopes a peer may send batches of on one link.
 	maxScopes = 1024
+	// worthComparing is from how many arrivals on contents are compared before
+	// everything is sent.
+	worthComparing = 64
 )
 
 // ErrProtocol is why a link is dropped whose peer does not keep to the rules.
@@ -202,6 +211,7 @@ type counts struct {
 	batches, answered uint64 // sent, and acknowledged of these
 	received, stored  uint64 // and the peer's
 	wants             int    // how often the peer asked for everything
+	sketches          int    // how often contents were reconciled
 }
 
 // futile is what is known of repairs of a scope with a peer after which the
@@ -220,12 +230,15 @@ type exchange struct {
 	sent     uint64 // sent up to here
 	inflight int    // bytes sent and not acknowledged
 	bounds   []bound
-	stale    uint64 // acknowledgements of batches up to this one are of an earlier position
-	differs  bool   // fingerprints differed when the link came up: compare after draining
-	told     done   // the last one we said
-	repaired bool   // everything was asked for once on this link
-	echo     uint64 // the peer asked for everything: up to here, also what came from it
-	done     *done  // the last one we heard
+	stale    uint64     // acknowledgements of batches up to this one are of an earlier position
+	skipped  bool       // what is before sent was not sent: contents are compared first
+	differs  bool       // fingerprints differed when the link came up: compare after draining
+	told     done       // the last one we said
+	repaired bool       // the contents were reconciled once on this link
+	echo     uint64     // the peer asked for everything: up to here, also what came from it
+	done     *done      // the last one we heard
+	sketch   *sketching // the contents are being reconciled
+	give     []crdt.ID  // to be sent although the peer's cursor is past them
 }
 
 type bound struct {
@@ -399,8 +412,33 @@ func (m *Machine) receive(p *peer, body []byte) error {
 				return fmt.Errorf("everything of scope %s was asked for %d times on one link", crdt.Scope(w.Scope), x.wants)
 			}
 			x.acked, x.sent, x.inflight, x.bounds, x.stale, x.differs = 0, 0, 0, nil, x.batches, true
+			x.skipped, x.sketch, x.give = false, nil, nil
 			delete(p.clear, crdt.Scope(w.Scope))
 			x.echo = m.view.Head(crdt.Scope(w.Scope)) // it may have lost its own
+		}
+	case kindCells:
+		var c cellsMsg
+		if err := decode(rest, &c); err != nil {
+			return err
+		}
+		if s := crdt.Scope(c.Scope); p.scopes[s] != nil {
+			return m.cells(p, s, p.scopes[s], c)
+		}
+	case kindMore:
+		var o moreMsg
+		if err := decode(rest, &o); err != nil {
+			return err
+		}
+		if s := crdt.Scope(o.Scope); p.scopes[s] != nil {
+			return m.more(p, s, p.scopes[s], o)
+		}
+	case kindNeed:
+		var o needMsg
+		if err := decode(rest, &o); err != nil {
+			return err
+		}
+		if s := crdt.Scope(o.Scope); p.scopes[s] != nil {
+			return m.need(s, p.scopes[s], o)
 		}
 	case kindPush:
 		var b pushMsg
@@ -488,6 +526,11 @@ func (m *Machine) hello(p *peer, h hello) error {
 			x.acked, x.sent = c.N, c.N
 			m.ready.Acked = append(m.ready.Acked, Ack{p.Peer, s, c.N})
 		}
+		if head := m.view.Head(s); x.acked == 0 && head >= worthComparing && hs.Head >= head/2 {
+			// A neighbour that is new, or whose disk is an old one, and that has
+			// about as much as we: probably the same.
+			x.acked, x.sent, x.skipped = head, head, true
+		}
 	}
 	return nil
 }
@@ -503,8 +546,12 @@ func (m *Machine) acked(p *peer, s crdt.Scope, n uint64) {
 		return
 	}
 	for len(x.bounds) > 0 && x.bounds[0].n <= n {
+		last := x.bounds[0].n == n && x.bounds[0].size > 0 // several may have that number
 		x.inflight -= x.bounds[0].size
 		x.bounds = x.bounds[1:]
+		if last {
+			break
+		}
 	}
 	if n > x.acked {
 		x.acked = n
@@ -550,7 +597,7 @@ func (m *Machine) Owed(id Peer, limit int) (changes int) {
 	}
 	for _, s := range p.Shared {
 		n := m.view.Acked(id, s)
-		if x := p.scopes[s]; x != nil {
+		if x := p.scopes[s]; x != nil && !x.skipped {
 			n = x.acked
 		}
 		n = max(n, p.clear[s])

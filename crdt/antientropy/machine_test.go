@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"carrierclass.net/ccnode/crdt"
+	"carrierclass.net/ccnode/crdt/riblt"
 )
 
 // box is a node of the model: a set, an arrival index, cursors, and a machine.
@@ -59,6 +60,9 @@ func (b *box) Taken(p Peer, s crdt.Scope) Cursor { return b.taken[Scoped{p, s}] 
 func (b *box) Acked(p Peer, s crdt.Scope) uint64 { return b.ack[Scoped{p, s}] }
 func (b *box) Outbox() []Out                     { return b.out }
 func (b *box) Clock() crdt.Stamp                 { return b.stamp }
+
+func (b *box) IDs(crdt.Scope) []crdt.ID { return b.set.IDs() }
+func (b *box) SketchKey() riblt.Key     { return riblt.Key{1, b.id[0], byte(b.epoch)} }
 
 func (b *box) restart() {
 	b.epoch++

@@ -40,6 +40,9 @@ func (m *Machine) pumpPeer(p *peer) {
 
 // next sends one batch, and says whether there may be more.
 func (m *Machine) next(p *peer, s crdt.Scope, x *exchange) bool {
+	if len(x.give) > 0 {
+		return m.given(p, s, x)
+	}
 	as := m.view.After(s, x.sent, batch)
 	if len(as) == 0 {
 		return false
@@ -83,14 +86,18 @@ func (m *Machine) next(p *peer, s crdt.Scope, x *exchange) bool {
 // compare ends an exchange that began with different fingerprints. Whoever has
 // drained says what it has, and which batches that answers for; a done that
 // answers for all of them and still differs means that bookkeeping was wrong,
-// and the receiver asks for everything, once a link. What still differs then is
-// held on one side; it is reported, and not repeated at every link.
+// and the contents are reconciled, once a link. What still differs then is held
+// on one side; it is reported, and not repeated at every link.
 func (m *Machine) compare(p *peer, s crdt.Scope, x *exchange) {
-	if !x.differs || x.inflight > 0 || x.received != x.stored || len(m.view.After(s, x.sent, 1)) > 0 {
+	if !x.differs || x.inflight > 0 || len(x.give) > 0 || x.received != x.stored || len(m.view.After(s, x.sent, 1)) > 0 {
 		return
 	}
 	fp := m.view.Fingerprint(s)
-	if now := (done{Scope: []byte(s), Fingerprint: fp[:], Sent: x.batches, Stored: x.stored}); !x.told.same(now) {
+	now := done{Scope: []byte(s), Fingerprint: fp[:], Sent: x.batches, Stored: x.stored}
+	if x.skipped {
+		now.Head = x.sent
+	}
+	if !x.told.same(now) {
 		x.told = now
 		m.send(p, kindDone, now)
 	}
@@ -103,7 +110,15 @@ func (m *Machine) compare(p *peer, s crdt.Scope, x *exchange) {
 	case string(d.Fingerprint) == string(fp[:]):
 		delete(p.futile, s)
 		m.ready.Equal = append(m.ready.Equal, Scoped{p.Peer, s})
+		if x.skipped {
+			x.skipped = false
+			m.ready.Acked = append(m.ready.Acked, Ack{p.Peer, s, x.acked})
+		}
+		if d.Head != 0 {
+			m.ready.Incoming = append(m.ready.Incoming, Incoming{Peer: p.Peer, Scope: s, Cursor: Cursor{p.epoch, d.Head}})
+		}
 	case x.repaired:
+		x.skipped = false
 		f := p.futile[s]
 		if f == nil {
 			f = &futile{}
@@ -116,9 +131,10 @@ func (m *Machine) compare(p *peer, s crdt.Scope, x *exchange) {
 		f.count++
 		m.ready.Differ = append(m.ready.Differ, Scoped{p.Peer, s})
 	case p.hopeful(s, string(fp[:]), string(d.Fingerprint)):
-		x.repaired, x.differs = true, true
-		m.send(p, kindWant, wantMsg{Scope: []byte(s)})
+		x.differs = true
+		m.reconcile(p, s, x, string(fp[:]), string(d.Fingerprint))
 	default:
+		x.skipped = false
 		m.ready.Differ = append(m.ready.Differ, Scoped{p.Peer, s})
 	}
 }

@@ -20,6 +20,9 @@ const (
 	kindWant   = 5
 	kindPush   = 6
 	kindPushed = 7
+	kindCells  = 8
+	kindMore   = 9
+	kindNeed   = 10
 
 	// compressed is added to a kind whose CBOR is zstd (RFC 8878).
 	compressed = 0x80
@@ -62,6 +65,9 @@ type done struct {
 	Fingerprint []byte `cbor:"2,keyasint"`
 	Sent        uint64 `cbor:"3,keyasint"` // batches the sender sent on this link
 	Stored      uint64 `cbor:"4,keyasint"` // batches of the receiver's that it stored
+	// Head is the sender's last number, if it did not send what came before:
+	// equal contents mean that the receiver has it all.
+	Head uint64 `cbor:"5,keyasint,omitempty"`
 }
 
 func (d done) same(o done) bool {

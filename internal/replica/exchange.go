@@ -11,6 +11,7 @@ import (
 
 	"carrierclass.net/ccnode/crdt"
 	"carrierclass.net/ccnode/crdt/antientropy"
+	"carrierclass.net/ccnode/crdt/riblt"
 	"carrierclass.net/ccnode/internal/disk"
 	"carrierclass.net/ccnode/mesh"
 )
@@ -36,21 +37,22 @@ type cursors struct {
 // exchange is the engine's side of the mesh. Everything in it is owned by Run,
 // except where noted.
 type exchange struct {
-	e       *Engine
-	epoch   uint32
-	machine *antientropy.Machine
-	events  <-chan mesh.Event
-	timer   *time.Timer
-	cursors map[cursorKey]*cursors
-	stalled []*delivery          // could not be stored; tried again
-	queues  map[Peer][]*delivery // the first of each is being verified
-	out     []antientropy.Out    // the outbox in its order; nil: to be sorted again
-	dirty   map[crdt.Scope]bool  // changed and not yet told to the machine
-	flushAt time.Time            // when dirty is told
-	rng     *rand.Rand
-	submit  chan *delivery // to the goroutine that feeds the pool
-	kept    int            // frames kept as evidence
-	rolled  bool           // a new actor was drawn on evidence
+	e         *Engine
+	epoch     uint32
+	machine   *antientropy.Machine
+	sketchKey riblt.Key // so that nobody can prepare ids that collide
+	events    <-chan mesh.Event
+	timer     *time.Timer
+	cursors   map[cursorKey]*cursors
+	stalled   []*delivery          // could not be stored; tried again
+	queues    map[Peer][]*delivery // the first of each is being verified
+	out       []antientropy.Out    // the outbox in its order; nil: to be sorted again
+	dirty     map[crdt.Scope]bool  // changed and not yet told to the machine
+	flushAt   time.Time            // when dirty is told
+	rng       *rand.Rand
+	submit    chan *delivery // to the goroutine that feeds the pool
+	kept      int            // frames kept as evidence
+	rolled    bool           // a new actor was drawn on evidence
 
 	mu    sync.Mutex // guards what follows, read by Status
 	peers map[Peer]*contact

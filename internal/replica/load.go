@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"time"
 
 	"github.com/fxamacker/cbor/v2"
@@ -35,6 +36,9 @@ func (e *Engine) load() error {
 	for _, d := range damage {
 		e.report("store: " + d.String())
 		lost = lost || d.Key == nil || bytes.HasPrefix(d.Key, []byte("c/")) || bytes.HasPrefix(d.Key, []byte("s/"))
+	}
+	if _, err = io.ReadFull(e.cfg.Random, e.x.sketchKey[:]); err != nil {
+		return fmt.Errorf("draw a key for sketches: %w", err)
 	}
 	if e.x.epoch, err = e.random32(); err != nil {
 		return err

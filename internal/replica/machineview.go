@@ -8,6 +8,7 @@ import (
 
 	"carrierclass.net/ccnode/crdt"
 	"carrierclass.net/ccnode/crdt/antientropy"
+	"carrierclass.net/ccnode/crdt/riblt"
 	"carrierclass.net/ccnode/internal/disk"
 )
 
@@ -55,6 +56,10 @@ func (v machineView) Bytes(id crdt.ID) (raw []byte, err error) {
 func (v machineView) Fingerprint(s crdt.Scope) crdt.Fingerprint {
 	return view{v.e}.Set(s).Fingerprint()
 }
+
+func (v machineView) IDs(s crdt.Scope) []crdt.ID { return view{v.e}.Set(s).IDs() }
+
+func (v machineView) SketchKey() riblt.Key { return v.e.x.sketchKey }
 
 func (v machineView) Epoch() uint32 { return v.e.x.epoch }
 
