@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"carrierclass.net/ccnode/crdt"
 	"carrierclass.net/ccnode/crdt/antientropy"
@@ -184,6 +185,24 @@ func (n *Node) relays(members []*trust.Grant) (out []mesh.PeerID) {
 		}
 	}
 	return out
+}
+
+// equivocal fences a node that signed two changes under one dot. The engine
+// waits for nobody; a proof that cannot be written now is found again by whoever
+// merges the two.
+func (n *Node) equivocal(a, b *crdt.Change) {
+	cheat := site.NodeID(a.Node)
+	if cheat == n.id.Node() {
+		n.log.Error("Another box has this box's identity: its disk was copied. Set one of the two up anew, as another box")
+		return
+	}
+	go func() { // ends with the commit, or with the engine
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		defer cancel()
+		if err := n.state.Prove(ctx, a, b); err != nil && !errors.Is(err, replica.ErrStopped) {
+			n.log.Error("A box that was copied, or cheats, is not fenced", "node", cheat.String(), "err", err)
+		}
+	}()
 }
 
 // moved is called after the members or their addresses changed.

@@ -309,6 +309,7 @@ func (n *Node) openState(ctx context.Context, cancel context.CancelCauseFunc, ro
 		Disk: n.store, Gate: gate{n.book}, Topo: topology{n}, Mesh: n.mesh,
 		Now: n.now, Random: n.rand, Log: n.log.With("room", "replica"), Synced: n.synced, Machine: n.machine(), Blobs: n.fetch, LinkChanged: n.linkChanged,
 		TrustMoved: func(v replica.View, _ []crdt.Cell) { n.book.Sync(v.Set(crdt.Trust)) },
+		Equivocal:  n.equivocal,
 	})
 	if err != nil {
 		return err

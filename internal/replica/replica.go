@@ -139,6 +139,11 @@ type Config struct {
 	// and not call the engine. May be nil.
 	TrustMoved func(v View, cells []crdt.Cell)
 
+	// Equivocal is told, after the merge, of two changes that one node signed
+	// under one dot: it was copied, or cheats. It must be quick and not call the
+	// engine. May be nil.
+	Equivocal func(a, b *crdt.Change)
+
 	// Blobs gets the frames of recordings that come over the engine's mesh. May
 	// be nil.
 	Blobs *Blobs

@@ -234,6 +234,7 @@ func (e *Engine) merge(t *turn) {
 	}
 	var told []news
 	var trust []crdt.Cell
+	var twins []twin
 	e.mu.Lock()
 	e.readOnly = nil
 	for name, h := range t.hashes {
@@ -268,6 +269,7 @@ func (e *Engine) merge(t *turn) {
 		}
 		if len(fx.Equivocal) > 0 {
 			e.report(fmt.Sprintf("node %x wrote two changes under one name, %s and %s: it was copied, or cheats", s.c.Node, id, fx.Equivocal[0]))
+			twins = append(twins, twin{s.c, fx.Equivocal[0]})
 		}
 		if len(fx.Cells) > 0 {
 			if len(told) > 0 && told[len(told)-1].scope == sc.name {
@@ -286,6 +288,9 @@ func (e *Engine) merge(t *turn) {
 			e.cfg.TrustMoved(view{e}, trust)
 		}
 	}
+	for _, w := range twins {
+		e.equivocal(w)
+	}
 	for _, n := range told {
 		e.watchers.tell(n.scope, n.cells)
 	}
@@ -293,6 +298,26 @@ func (e *Engine) merge(t *turn) {
 	if len(trust) > 0 {
 		e.judgeHeld = true
 		e.trustMoves++
+	}
+}
+
+// twin is a change and another one under the same dot.
+type twin struct {
+	c     *crdt.Change
+	other crdt.ID
+}
+
+// equivocal hands on the proof that a node signed two changes under one dot.
+func (e *Engine) equivocal(w twin) {
+	if e.cfg.Equivocal == nil {
+		return
+	}
+	raw, err := machineView{e}.Bytes(w.other)
+	if err != nil || raw == nil {
+		return // read only: the pair is found again at the next start elsewhere
+	}
+	if o, err := crdt.Decode(raw); err == nil {
+		e.cfg.Equivocal(o, w.c)
 	}
 }
 

@@ -350,6 +350,24 @@ func (s *State) RevokeNode(ctx context.Context, by string, n site.NodeID, reason
 	return nil
 }
 
+// Prove puts into the trust scope that a node signed two different changes under
+// one dot, unless that is known. Everybody who takes it closes the links to that
+// node: it was copied, or cheats, and nobody can tell which of the two is meant.
+func (s *State) Prove(ctx context.Context, a, b *crdt.Change) error {
+	if s.cfg.Book.Cheats(site.NodeID(a.Node)) {
+		return nil
+	}
+	w, err := trust.ProofWrite(a, b)
+	if err != nil {
+		return err
+	}
+	ref, _ := byRef("system")
+	if _, err := s.commit(ctx, Mutation{Scope: crdt.Trust, Writes: []crdt.Write{w}, By: ref}); err != nil {
+		return fmt.Errorf("prove that node %s signed two changes under one number: %w", site.NodeID(a.Node), err)
+	}
+	return nil
+}
+
 func digits(s string) bool {
 	for i := range len(s) {
 		if s[i] < '0' || s[i] > '9' {

@@ -210,6 +210,13 @@ func (b *Book) Issuers() (out []*Grant) {
 	return out
 }
 
+// Cheats says whether it is proven that a node signed two changes under one dot.
+func (b *Book) Cheats(n site.NodeID) bool {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	return b.cheats[n]
+}
+
 // Revocation returns the one of a node, nil if there is none.
 func (b *Book) Revocation(n site.NodeID) *Revocation {
 	b.mu.RLock()
