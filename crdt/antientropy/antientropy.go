@@ -190,6 +190,9 @@ type Machine struct {
 
 type peer struct {
 	Neighbour
+	// guest are scopes all nodes hold that the peer wishes to exchange on this
+	// link though nothing here says so: it goes round somebody it cannot reach.
+	guest  []crdt.Scope
 	linked bool
 	heard  bool   // its hello arrived on this link
 	link   uint64 // counts the links
@@ -273,6 +276,9 @@ func (m *Machine) Configure(ns []Neighbour) {
 			p = &peer{}
 		}
 		delete(m.away, n.Peer)
+		if p.linked {
+			n.Shared = join(n.Shared, p.guest)
+		}
 		other := p.linked && (stranger != nil || !slices.Equal(p.Shared, n.Shared))
 		p.Neighbour = n
 		p.clear = nil // the numbers may have been given anew
@@ -302,6 +308,7 @@ func (m *Machine) LinkUp(id Peer) {
 		p = &peer{Neighbour: Neighbour{Peer: id}}
 		m.away[id] = p
 	}
+	p.leave()
 	p.linked, p.heard, p.scopes, p.pushed, p.push = true, false, nil, nil, 0
 	p.link++
 	p.sent, p.got = memory{}, memory{}
@@ -328,6 +335,7 @@ func (m *Machine) hail(p *peer, answer bool) {
 func (m *Machine) LinkDown(id Peer) {
 	delete(m.away, id)
 	if p := m.peers[id]; p != nil {
+		p.leave()
 		p.linked, p.heard, p.scopes, p.pushed = false, false, nil, nil
 		p.sent, p.got = memory{}, memory{}
 	}
@@ -500,7 +508,7 @@ func (m *Machine) hello(p *peer, h hello) error {
 	if p.pushed == nil {
 		p.pushed = map[uint64]crdt.ID{}
 	}
-	if h.Answer {
+	if m.welcome(p, h) || h.Answer {
 		m.hail(p, false)
 	}
 	for _, hs := range h.Scopes {

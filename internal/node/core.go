@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"carrierclass.net/ccnode/crdt"
@@ -15,6 +16,7 @@ import (
 	"carrierclass.net/ccnode/internal/state"
 	"carrierclass.net/ccnode/internal/trust"
 	"carrierclass.net/ccnode/mesh"
+	"carrierclass.net/ccnode/mesh/overlay"
 )
 
 // gate lets the book of grants judge changes for the engine.
@@ -68,11 +70,6 @@ func (w writer) history(cell crdt.Cell, fn func(state.Past) error) error {
 // fleet and its own site; with the pair everything, with others what all hold.
 type topology struct{ n *Node }
 
-// everybody is how many nodes still all talk to each other. Beyond it a node
-// talks to its pair and to those nearest by rank; the sites it must deliver to
-// are added by need.
-const everybody = 16
-
 func (t topology) Holds(s crdt.Scope) bool {
 	return s == crdt.Trust || s == crdt.Fleet || s == crdt.SiteScope(t.n.member.Site)
 }
@@ -102,25 +99,72 @@ func (t topology) Neighbours() (out []antientropy.Neighbour) {
 	return out
 }
 
-// near picks the neighbours for what all nodes hold: everybody in a small
-// fleet; else the ring by grant nonce, four to each side, which is connected
-// whoever is missing three in a row.
+// near picks the neighbours for what all nodes hold: those of the tree, and
+// those that take the place of whom this node found unreachable.
 func (n *Node) near(members []*trust.Grant) map[site.NodeID]bool {
-	out := map[site.NodeID]bool{}
-	if len(members) <= everybody {
-		for _, g := range members {
-			out[g.Node()] = true
+	all := make([]overlay.Member, len(members))
+	for i, g := range members {
+		id := g.Node()
+		class := overlay.Plain
+		switch {
+		case g.Rights&trust.Relay != 0:
+			class = overlay.Inner
+		case n.hidden(id):
+			class = overlay.Leaf
 		}
-		return out
+		all[i] = overlay.Member{Node: id, Site: g.Site, Nonce: g.Nonce[:], Class: class}
 	}
-	ring := slices.Clone(members)
-	slices.SortFunc(ring, func(a, b *trust.Grant) int { return slices.Compare(a.Nonce[:], b.Nonce[:]) })
-	at := slices.IndexFunc(ring, func(g *trust.Grant) bool { return g.Node() == n.id.Node() })
-	for d := 1; d <= 4; d++ {
-		out[ring[(at+d)%len(ring)].Node()] = true
-		out[ring[(at-d+len(ring))%len(ring)].Node()] = true
+	n.planning.Lock()
+	defer n.planning.Unlock()
+	if n.plan == nil || !slices.EqualFunc(all, n.planned, overlay.Member.Equal) {
+		n.plan, n.planned = overlay.New(all), all
+	}
+	out := map[site.NodeID]bool{}
+	for _, id := range n.plan.Neighbours(n.id.Node(), n.lost.has) {
+		out[site.NodeID(id)] = true
 	}
 	return out
+}
+
+// hidden says whether a node has told all that it cannot be dialled. It reads
+// what all read, so that all plan the same tree.
+func (n *Node) hidden(id site.NodeID) bool {
+	if n.state == nil {
+		return false
+	}
+	x, ok := n.state.Node(id)
+	return ok && !slices.ContainsFunc(x.Mesh, func(a string) bool { return !strings.HasPrefix(a, lanPrefix) })
+}
+
+// lost are the nodes to which the last link or dial failed. Nobody asks them for
+// that: it is evidence from work that was due.
+type lost struct {
+	mu    sync.Mutex
+	nodes map[[16]byte]bool
+}
+
+func (l *lost) has(id [16]byte) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.nodes[id]
+}
+
+// note says whether that is news.
+func (l *lost) note(id [16]byte, gone bool) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.nodes[id] == gone {
+		return false
+	}
+	if gone {
+		if l.nodes == nil {
+			l.nodes = map[[16]byte]bool{}
+		}
+		l.nodes[id] = true
+	} else {
+		delete(l.nodes, id)
+	}
+	return true
 }
 
 // addrsOf is where a node is said to be: in its own record, or as its sponsor
@@ -153,8 +197,11 @@ func (n *Node) addrsOf(id site.NodeID) []string {
 	return far
 }
 
-// admit tells the mesh who belongs to the fleet now.
+// admit tells the mesh who belongs to the fleet now. One at a time: a list that
+// was read before a revocation must not be told after it.
 func (n *Node) admit() {
+	n.admitting.Lock()
+	defer n.admitting.Unlock()
 	var peers []mesh.Peer
 	members := n.book.Members(site.ID{})
 	relays := n.relays(members)

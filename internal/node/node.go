@@ -30,6 +30,7 @@ import (
 	"carrierclass.net/ccnode/internal/trust"
 	"carrierclass.net/ccnode/mesh"
 	"carrierclass.net/ccnode/mesh/mdns"
+	"carrierclass.net/ccnode/mesh/overlay"
 	"carrierclass.net/ccnode/mesh/p2p"
 	"carrierclass.net/ccnode/sipcore/digest"
 )
@@ -59,7 +60,12 @@ type Node struct {
 	refill bool     // the store was lost; the others fill it
 	before []string // where phones registered before this start, as our own record said; nil: no other place
 
-	memberMu sync.Mutex // guards what changes in member: Sponsor, Filled
+	memberMu  sync.Mutex // guards what changes in member: Sponsor, Filled
+	admitting sync.Mutex // held while the mesh is told who belongs to the fleet
+
+	planning sync.Mutex       // guards what follows
+	plan     *overlay.Plan    // the tree of these members
+	planned  []overlay.Member // what plan was made of
 
 	folder    *disk.Folder
 	store     disk.Store
@@ -72,6 +78,8 @@ type Node struct {
 	pairLines *pair.Lines
 	pairLamps *pair.Lamps
 	reach     *reach
+	lost      lost          // whom the exchange goes round
+	rewire    chan struct{} // lost has changed
 	guests    *digest.Guard // wrong passwords that other sites tell us of
 	calls     *telephony
 	phones    *phones // nil in a world
@@ -114,6 +122,7 @@ func newNode(opt Options) *Node {
 	}
 	n := &Node{opt: opt, cfg: opt.Config, log: opt.Log, now: opt.Now, rand: &lockedReader{r: opt.Rand}, start: opt.Now(), bytesAt: opt.Now(),
 		linesStir: make(chan struct{}, 1), pairFound: make(chan struct{}, 1), nightTurned: make(chan struct{}, 1)}
+	n.rewire = make(chan struct{}, 1)
 	n.reach, n.guests = newReach(n.now), digest.NewGuard(n.now)
 	n.browse = mdns.Browse
 	return n
@@ -333,6 +342,9 @@ func (n *Node) openState(ctx context.Context, cancel context.CancelCauseFunc, ro
 	}()
 	rooms.add(func() { stop(); <-done })
 	rooms.add(n.state.Close)
+	round := make(chan struct{})
+	go func() { defer close(round); n.goRound(ectx) }() // ends with stop
+	rooms.add(func() { stop(); <-round })
 	// Members and their addresses move the mesh and the exchange; messages name
 	// recordings that are wanted here.
 	cancelWatch := n.engine.Watch(func(scope crdt.Scope, cells []crdt.Cell) {
@@ -370,6 +382,29 @@ func (n *Node) linkChanged(ev mesh.Event) {
 		n.reach.Note(site.NodeID(ev.Peer), nil)
 	case ev.Kind == mesh.LinkDown && errors.Is(ev.Err, mesh.ErrSilent):
 		n.reach.Note(site.NodeID(ev.Peer), ev.Err)
+	}
+	if n.lost.note(ev.Peer, ev.Kind == mesh.LinkDown && ev.Err != nil) {
+		select {
+		case n.rewire <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// goRound asks for the exchange's neighbours anew when one was lost or found.
+func (n *Node) goRound(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-n.rewire:
+		}
+		if err := n.engine.TopologyChanged(ctx); err != nil {
+			if !errors.Is(err, replica.ErrStopped) && ctx.Err() == nil {
+				n.log.Warn("The exchange does not go round a node that cannot be reached", "err", err)
+			}
+			return
+		}
 	}
 }
 

@@ -64,7 +64,7 @@ var fences = map[string][]string{
 
 // pure rooms compute. They see neither the world nor the clock.
 var (
-	pure   = []string{"crdt", "internal/schedule", "sipcore/route", "mesh/invite", "mesh/pairing"}
+	pure   = []string{"crdt", "internal/schedule", "sipcore/route", "mesh/invite", "mesh/overlay", "mesh/pairing"}
 	world  = []string{"context", "crypto/rand", "log", "log/slog", "math/rand", "math/rand/v2", "net", "os", "sync", "sync/atomic", "syscall"}
 	clocks = []string{"Now", "Since", "Until", "Sleep", "After", "AfterFunc", "Tick", "NewTimer", "NewTicker"}
 )

@@ -3,6 +3,7 @@ package world
 import (
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -251,9 +252,22 @@ func (w *World) texts(args []string) (out []string, err error) {
 	}
 	synctest.Wait() // what was sent has arrived
 	for _, t := range p.tel.Texts() {
-		out = append(out, args[0]+": "+t)
+		out = append(out, args[0]+": "+clock.ReplaceAllStringFunc(t, recent))
 	}
 	return out, nil
+}
+
+var clock = regexp.MustCompile(`\b\d\d:\d\d:\d\d\b`)
+
+// recent says "now" for a time of the last minute, in whatever zone: how long
+// joining and telling take may differ by a second between two runs.
+func recent(hms string) string {
+	at, err := time.Parse(time.TimeOnly, hms)
+	now := time.Now()
+	if ago := (now.Minute()*60 + now.Second() - at.Minute()*60 - at.Second() + 3600) % 3600; err != nil || ago > 60 {
+		return hms
+	}
+	return "now"
 }
 
 // patch is one field of a user, as a person writes it.
@@ -361,7 +375,7 @@ func (w *World) merges(args []string) (out []string, err error) {
 		out = append(out, fmt.Sprintf("%s: in force %q", line, m.InForce))
 		var sides []string
 		for _, s := range m.Sides {
-			sides = append(sides, fmt.Sprintf("%s:   %q by %s at %s", b.name, s.Value, s.By, s.At.UTC().Format("15:04:05")))
+			sides = append(sides, fmt.Sprintf("%s:   %q by %s at %s", b.name, s.Value, s.By, s.At.UTC().Format("15:04")))
 		}
 		slices.Sort(sides)
 		out = append(out, sides...)

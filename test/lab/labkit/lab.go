@@ -71,7 +71,10 @@ func New(t testing.TB, sites ...string) *Lab {
 	l.wan.Must("sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv4.conf.all.send_redirects=0", "net.ipv4.conf.all.rp_filter=0")
 	for i, s := range sites {
 		br := bridge(i)
-		l.wan.Must("ip", "link", "add", br, "type", "bridge", "mcast_snooping", "0", "forward_delay", "0")
+		// With an address of its own: a bridge that has none takes the lowest of
+		// its ports', and a machine added later would move the router away from
+		// under everybody's ARP table.
+		l.wan.Must("ip", "link", "add", br, "address", fmt.Sprintf("02:77:00:00:00:%02x", i+1), "type", "bridge", "mcast_snooping", "0", "forward_delay", "0")
 		l.wan.Must("ip", "addr", "add", fmt.Sprintf("10.77.%d.254/24", i+1), "dev", br)
 		l.wan.Must("ip", "link", "set", br, "up")
 		l.last[s] = 0

@@ -1,0 +1,278 @@
+// Package overlay computes who exchanges the fleet's common state with whom:
+// pure functions of the membership that every node knows, so that nothing is
+// negotiated and an idle fleet says nothing.
+//
+// The sites form a tree with fan-out 8: a change crosses each edge once, so each
+// site receives it once, and 30,000 sites are at most ten hops apart. Relays and
+// boxes that can be dialled stand inside, boxes that cannot are leaves: nothing
+// is carried over them. Order within a class is by rendezvous rank (Thaler and
+// Ravishankar, "Using name-based mappings to increase hit rates", 1998) of the
+// nonces that issuers drew, so that nobody chooses a place. One node stands for
+// its site; what it knows its pair learns over the LAN.
+//
+// A node that finds a neighbour unreachable goes round it: to the other node of
+// that site, else to that site's own neighbours in the tree. It acts by its own
+// evidence alone, and goes on owing the unreachable one what it owes.
+package overlay
+
+import (
+	"bytes"
+	"cmp"
+	"crypto/sha256"
+	"encoding/binary"
+	"slices"
+)
+
+// FanOut is how many sites hang from one.
+const FanOut = 8
+
+// Class orders places in the tree, the inner ones first.
+type Class uint8
+
+const (
+	Inner Class = iota // a relay, or known to have a good line
+	Plain              // can be dialled
+	Leaf               // cannot be dialled, or slow: nothing is carried over it
+)
+
+// A Member is a node that belongs to the fleet now.
+type Member struct {
+	Node  [16]byte
+	Site  [10]byte
+	Nonce []byte // drawn by the issuer of its grant
+	Class Class
+}
+
+// Equal says that a plan could not tell m from o.
+func (m Member) Equal(o Member) bool {
+	return m.Node == o.Node && m.Site == o.Site && m.Class == o.Class && bytes.Equal(m.Nonce, o.Nonce)
+}
+
+// A Plan is the tree of one membership. It does not change.
+type Plan struct {
+	sites []place
+	at    map[[10]byte]int
+	home  map[[16]byte]int // node → place of its site
+}
+
+type place struct {
+	site  [10]byte
+	class Class
+	rank  uint64
+	nodes []node
+}
+
+type node struct {
+	id    [16]byte
+	class Class
+	rank  uint64
+	nonce []byte
+}
+
+func rank(key string, parts ...[]byte) uint64 {
+	h := sha256.New()
+	h.Write([]byte(key))
+	for _, p := range parts {
+		h.Write([]byte{byte(len(p))})
+		h.Write(p)
+	}
+	return binary.BigEndian.Uint64(h.Sum(nil))
+}
+
+// New plans a membership; the order of the list does not matter.
+func New(members []Member) *Plan {
+	p := &Plan{at: map[[10]byte]int{}, home: make(map[[16]byte]int, len(members))}
+	for _, m := range members {
+		i, ok := p.at[m.Site]
+		if !ok {
+			i = len(p.sites)
+			p.at[m.Site] = i
+			p.sites = append(p.sites, place{site: m.Site, class: Leaf})
+		}
+		s := &p.sites[i]
+		s.class = min(s.class, m.Class)
+		s.nodes = append(s.nodes, node{m.Node, m.Class, rank("ccnode tree 1", m.Nonce), m.Nonce})
+	}
+	for i := range p.sites {
+		s := &p.sites[i]
+		slices.SortFunc(s.nodes, func(a, b node) int {
+			return cmp.Or(cmp.Compare(a.class, b.class), cmp.Compare(b.rank, a.rank), bytes.Compare(a.id[:], b.id[:]))
+		})
+		s.rank = s.nodes[0].rank
+	}
+	slices.SortFunc(p.sites, func(a, b place) int {
+		return cmp.Or(cmp.Compare(a.class, b.class), cmp.Compare(b.rank, a.rank), bytes.Compare(a.site[:], b.site[:]))
+	})
+	for i, s := range p.sites {
+		p.at[s.site] = i
+		for _, n := range s.nodes {
+			p.home[n.id] = i
+		}
+	}
+	return p
+}
+
+func parent(i int) int { return (i - 1) / FanOut }
+
+// children of place i.
+func (p *Plan) children(i int) (first, end int) {
+	return min(FanOut*i+1, len(p.sites)), min(FanOut*i+FanOut+1, len(p.sites))
+}
+
+// Neighbours lists with whom self exchanges what all hold: the other nodes of
+// its site, and, if it stands for its site, one node of each neighbouring site
+// in the tree. down says which nodes self has found unreachable; they stay in
+// the list, and those that take their place follow.
+func (p *Plan) Neighbours(self [16]byte, down func(node [16]byte) bool) (out [][16]byte) {
+	own, ok := p.home[self]
+	if !ok {
+		return nil
+	}
+	stands := true
+	for _, n := range p.sites[own].nodes {
+		if n.id == self {
+			break
+		}
+		if !down(n.id) {
+			stands = false
+		}
+	}
+	seen := map[[16]byte]bool{self: true}
+	add := func(id [16]byte) {
+		if !seen[id] {
+			seen[id] = true
+			out = append(out, id)
+		}
+	}
+	for _, n := range p.sites[own].nodes {
+		add(n.id)
+	}
+	if !stands {
+		return out
+	}
+	v := &visit{p: p, down: down, add: add, own: own}
+	if own > 0 {
+		v.up(parent(own))
+	}
+	first, end := p.children(own)
+	for i := first; i < end; i++ {
+		v.below(i)
+	}
+	if own > 0 && v.crown {
+		// Everything above is gone: the first of those left is the root for now.
+		v.orphans()
+	}
+	return out
+}
+
+// visit walks round what is unreachable.
+type visit struct {
+	p     *Plan
+	down  func([16]byte) bool
+	add   func([16]byte)
+	own   int
+	crown bool // no ancestor was reached
+}
+
+// reach adds the nodes of a site up to the first that is not known to be
+// unreachable, and says whether there is one.
+func (v *visit) reach(i int) bool {
+	for _, n := range v.p.sites[i].nodes {
+		v.add(n.id)
+		if !v.down(n.id) {
+			return true
+		}
+	}
+	return false
+}
+
+// up finds the nearest ancestor that can be reached.
+func (v *visit) up(i int) {
+	for {
+		if v.reach(i) {
+			return
+		}
+		if i == 0 {
+			v.crown = true
+			return
+		}
+		i = parent(i)
+	}
+}
+
+// below reaches a child, or adopts its children.
+func (v *visit) below(i int) {
+	if v.reach(i) {
+		return
+	}
+	first, end := v.p.children(i)
+	for c := first; c < end; c++ {
+		v.below(c)
+	}
+}
+
+// orphans joins those whose ancestors are all gone: the first site that is left
+// in the order of the tree takes the place of the root.
+func (v *visit) orphans() {
+	for i := range v.p.sites {
+		if i == v.own {
+			// It is ours to do: whoever lost the root, too, hangs from us.
+			for _, c := range v.lost() {
+				v.below(c)
+			}
+			return
+		}
+		if v.reach(i) {
+			return
+		}
+	}
+}
+
+// lost are the places below ancestors of ours that are gone, our own branch
+// left out.
+func (v *visit) lost() (out []int) {
+	branch := map[int]bool{v.own: true}
+	for i := v.own; i > 0; i = parent(i) {
+		branch[parent(i)] = true
+	}
+	for i := v.own; i > 0; i = parent(i) {
+		first, end := v.p.children(parent(i))
+		for c := first; c < end; c++ {
+			if !branch[c] {
+				out = append(out, c)
+			}
+		}
+	}
+	return out
+}
+
+// StandIn is the other site that also holds a site's own state, so that it
+// survives the site: the one of greatest rendezvous weight. When sites come and
+// go only those move whose stand-in it was, or becomes. No other site: not ok.
+func (p *Plan) StandIn(site [10]byte) (other [10]byte, ok bool) {
+	for _, most := range []Class{Plain, Leaf} { // one that cannot be dialled, if there is no other
+		var best uint64
+		for _, s := range p.sites {
+			if s.site == site || s.class > most {
+				continue
+			}
+			for _, n := range s.nodes {
+				if w := rank("ccnode stand-in 1", site[:], n.nonce); !ok || w > best || w == best && bytes.Compare(s.site[:], other[:]) < 0 {
+					best, other, ok = w, s.site, true
+				}
+			}
+		}
+		if ok {
+			break
+		}
+	}
+	return other, ok
+}
+
+// Depth is how many edges lie between the root and a node's site.
+func (p *Plan) Depth(n [16]byte) (d int) {
+	for i := p.home[n]; i > 0; i = parent(i) {
+		d++
+	}
+	return d
+}
