@@ -66,6 +66,9 @@ type Store struct {
 
 	randomMu sync.Mutex // over a use of opts.Random
 
+	statesMu sync.Mutex // guards states
+	states   []states   // of recordings handed out lately, newest last
+
 	mu      sync.Mutex // guards what follows
 	have    map[site.BlobRef]int64
 	orphans []Orphan

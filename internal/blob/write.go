@@ -12,7 +12,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"carrierclass.net/ccnode/internal/site"
@@ -357,8 +356,11 @@ func (s *Store) Tidy(older time.Duration) {
 		return
 	}
 	for _, e := range entries {
-		if st, err := e.Info(); err == nil && strings.HasSuffix(e.Name(), ".part") && s.opts.Now().Sub(st.ModTime()) > older {
-			_ = os.Remove(filepath.Join(s.tmp(), e.Name()))
+		switch filepath.Ext(e.Name()) {
+		case ".part", ".back", ".proof":
+			if st, err := e.Info(); err == nil && s.opts.Now().Sub(st.ModTime()) > older {
+				_ = os.Remove(filepath.Join(s.tmp(), e.Name()))
+			}
 		}
 	}
 }
