@@ -91,6 +91,7 @@ type Neighbour struct {
 	Peer   Peer
 	Shared []crdt.Scope // scopes both hold, in the order of crdt.Scope.Compare
 	Holds  []crdt.Scope // scopes it holds and we do not: where the outbox can go
+	May    []crdt.Scope // scopes it may ask for as a guest, beside those all hold
 	Pause  bool         // never dial it for a debt: it comes to us
 }
 
@@ -277,6 +278,8 @@ func (m *Machine) Configure(ns []Neighbour) {
 		}
 		delete(m.away, n.Peer)
 		if p.linked {
+			may := peer{Neighbour: n}
+			p.guest = slices.DeleteFunc(p.guest, func(s crdt.Scope) bool { return !may.welcome(s) })
 			n.Shared = join(n.Shared, p.guest)
 		}
 		other := p.linked && (stranger != nil || !slices.Equal(p.Shared, n.Shared))

@@ -7,8 +7,9 @@ import (
 )
 
 // A neighbour that cannot reach one of its own turns to us. Only it knows why,
-// so whoever says hello with scopes that all nodes hold is a guest: we exchange
-// them with it until the link ends or it says hello without them.
+// so whoever says hello with scopes that all nodes hold, or that our owner lets
+// it ask for (Neighbour.May), is a guest: we exchange them with it until the link
+// ends or it says hello without them.
 
 // join is a and what b has beside it, in the order of exchange.
 func join(a, b []crdt.Scope) []crdt.Scope {
@@ -22,6 +23,11 @@ func join(a, b []crdt.Scope) []crdt.Scope {
 		slices.SortFunc(out, crdt.Scope.Compare)
 	}
 	return out
+}
+
+// welcome says whether the peer may be a guest for s.
+func (p *peer) welcome(s crdt.Scope) bool {
+	return s == crdt.Trust || s == crdt.Fleet || slices.Contains(p.May, s)
 }
 
 // leave ends being a guest.
@@ -38,9 +44,9 @@ func (m *Machine) welcome(p *peer, h hello) (news bool) {
 	wished := func(s crdt.Scope) bool {
 		return slices.ContainsFunc(h.Scopes, func(x helloScope) bool { return crdt.Scope(x.Scope) == s })
 	}
-	keep := slices.DeleteFunc(slices.Clone(p.guest), func(s crdt.Scope) bool { return !wished(s) })
+	keep := slices.DeleteFunc(slices.Clone(p.guest), func(s crdt.Scope) bool { return !wished(s) || !p.welcome(s) })
 	p.leave()
-	for _, s := range []crdt.Scope{crdt.Trust, crdt.Fleet} {
+	for _, s := range append([]crdt.Scope{crdt.Trust, crdt.Fleet}, p.May...) {
 		if wished(s) && !slices.Contains(p.Shared, s) && !slices.Contains(keep, s) {
 			keep, news = append(keep, s), true
 		}

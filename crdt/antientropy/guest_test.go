@@ -1,6 +1,7 @@
 package antientropy
 
 import (
+	"slices"
 	"testing"
 
 	"carrierclass.net/ccnode/crdt"
@@ -56,5 +57,31 @@ func TestWhoGoesRoundSomebodyIsAGuest(t *testing.T) {
 	b.write("s", "four")
 	if n := b.m.Owed(a.id, 9); n != 0 {
 		t.Errorf("%d changes are owed to a guest that left", n)
+	}
+}
+
+// TestAGuestGetsOnlyWhatItMay: the state of a site is given to whom our owner
+// named, and to nobody who merely asks.
+func TestAGuestGetsOnlyWhatItMay(t *testing.T) {
+	for _, may := range []bool{false, true} {
+		w := newWorld(t, 2)
+		a, b := w.boxes[0], w.boxes[1]
+		b.m.Configure([]Neighbour{{Peer: a.id}})
+		a.m.Configure([]Neighbour{{Peer: b.id, Shared: []crdt.Scope{crdt.Fleet, "secret"}}})
+		if may {
+			b.m.Configure([]Neighbour{{Peer: a.id, May: []crdt.Scope{"secret"}}})
+		}
+		w.link(0, 1, true)
+		w.settle()
+		got := slices.Contains(b.m.peers[a.id].Shared, "secret")
+		if got != may {
+			t.Errorf("may %v, shared %v", may, got)
+		}
+		if may { // what it may can end while it is here
+			b.m.Configure([]Neighbour{{Peer: a.id}})
+			if slices.Contains(b.m.peers[a.id].Shared, "secret") {
+				t.Error("it is still a guest for what it may not have any more")
+			}
+		}
 	}
 }

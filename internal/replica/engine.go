@@ -41,6 +41,7 @@ type Engine struct {
 	// owned by Run
 	forgetAt   time.Time // when history is looked through for what is too old
 	chores     chores
+	spared     map[crdt.Scope]time.Time // not to be held any more, since when
 	hurt       bool        // the last load found changes missing
 	start      *disk.Batch // what the start could not write yet
 	unnumbered []numbered  // entries of the arrival index to be written
@@ -73,6 +74,7 @@ type epoch struct {
 type chores struct {
 	prune     []pruned
 	history   []past
+	dead      [][]byte               // keys of what was forgotten
 	delivered []crdt.ID              // outbox entries a holder has taken
 	cursors   map[cursorKey]struct{} // peers' cursors that changed
 }
@@ -84,7 +86,7 @@ type pruned struct {
 }
 
 func (c *chores) empty() bool {
-	return len(c.prune) == 0 && len(c.history) == 0 && len(c.delivered) == 0 && len(c.cursors) == 0
+	return len(c.prune) == 0 && len(c.history) == 0 && len(c.delivered) == 0 && len(c.dead) == 0 && len(c.cursors) == 0
 }
 
 // New reads the state from disk. Damage is set aside and reported by Status;
@@ -167,7 +169,7 @@ const choreDelay = time.Second
 // needsCare says whether time alone will bring work: held changes wait for the
 // clock, a failed disk for another try. The mesh is not touched by it.
 func (e *Engine) needsCare() bool {
-	return e.readOnly != nil || len(e.held) > 0 || !e.chores.empty() || len(e.x.stalled) > 0
+	return e.readOnly != nil || len(e.held) > 0 || len(e.spared) > 0 || !e.chores.empty() || len(e.x.stalled) > 0
 }
 
 // care does what time brings.
@@ -178,6 +180,7 @@ func (e *Engine) care() {
 	e.x.unstall()
 	e.retryHeld()
 	e.forgetHistory()
+	e.forgetScopes()
 	e.flush()
 	e.x.drain()
 }

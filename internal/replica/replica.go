@@ -37,6 +37,8 @@ var (
 	ErrForbidden = errors.New("this node may not write that")
 	// ErrUnknownChange: there is no change with that id among the held ones.
 	ErrUnknownChange = errors.New("no such held change")
+
+	errTooMuchOwed = errors.New("too much of it is here alone")
 )
 
 // View is the state at one moment. It is only valid during the call that was

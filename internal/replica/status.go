@@ -183,6 +183,10 @@ func (x *exchange) nudge(p Peer) {
 // it.
 func (e *Engine) TopologyChanged(ctx context.Context) error {
 	return e.wait(ctx, e.enqueue(func(t *turn) {
-		t.after = append(t.after, func() { e.x.machine.Configure(e.cfg.Topo.Neighbours()) })
+		e.rescope(t)
+		t.after = append(t.after, func() {
+			e.spare()
+			e.x.machine.Configure(e.cfg.Topo.Neighbours())
+		})
 	}))
 }

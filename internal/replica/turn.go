@@ -111,6 +111,10 @@ func (t *turn) takeChores() {
 		}
 		t.hash(p.scope).Remove(p.id)
 	}
+	for len(e.chores.dead) > 0 && t.batch.Len() < turnOps/4 {
+		t.batch.Delete(e.chores.dead[0])
+		e.chores.dead = e.chores.dead[1:]
+	}
 	for _, id := range e.chores.delivered {
 		t.batch.Delete(keyOutbox(id))
 	}

@@ -128,15 +128,7 @@ func (p *Plan) Neighbours(self [16]byte, down func(node [16]byte) bool) (out [][
 	if !ok {
 		return nil
 	}
-	stands := true
-	for _, n := range p.sites[own].nodes {
-		if n.id == self {
-			break
-		}
-		if !down(n.id) {
-			stands = false
-		}
-	}
+	stands := p.stands(self, down)
 	seen := map[[16]byte]bool{self: true}
 	add := func(id [16]byte) {
 		if !seen[id] {
@@ -161,6 +153,37 @@ func (p *Plan) Neighbours(self [16]byte, down func(node [16]byte) bool) (out [][
 	if own > 0 && v.crown {
 		// Everything above is gone: the first of those left is the root for now.
 		v.orphans()
+	}
+	return out
+}
+
+// stands says whether self speaks for its site: no node before it can be reached.
+func (p *Plan) stands(self [16]byte, down func([16]byte) bool) bool {
+	for _, n := range p.sites[p.home[self]].nodes {
+		if n.id == self {
+			break
+		}
+		if !down(n.id) {
+			return false
+		}
+	}
+	return true
+}
+
+// Between lists with which nodes of another site self exchanges something that
+// the two sites share: one, and those that take its place while self finds it
+// unreachable; none if another node speaks for self's site.
+func (p *Plan) Between(self [16]byte, other [10]byte, down func([16]byte) bool) (out [][16]byte) {
+	own, ok := p.home[self]
+	i, known := p.at[other]
+	if !ok || !known || i == own || !p.stands(self, down) {
+		return nil
+	}
+	for _, n := range p.sites[i].nodes {
+		out = append(out, n.id)
+		if !down(n.id) {
+			break
+		}
 	}
 	return out
 }
@@ -250,23 +273,62 @@ func (v *visit) lost() (out []int) {
 // survives the site: the one of greatest rendezvous weight. When sites come and
 // go only those move whose stand-in it was, or becomes. No other site: not ok.
 func (p *Plan) StandIn(site [10]byte) (other [10]byte, ok bool) {
-	for _, most := range []Class{Plain, Leaf} { // one that cannot be dialled, if there is no other
-		var best uint64
-		for _, s := range p.sites {
-			if s.site == site || s.class > most {
-				continue
+	best := weight{}
+	for i := range p.sites {
+		if s := &p.sites[i]; s.site != site {
+			if w := s.weight(site); !ok || w.above(best) {
+				best, other, ok = w, s.site, true
 			}
-			for _, n := range s.nodes {
-				if w := rank("ccnode stand-in 1", site[:], n.nonce); !ok || w > best || w == best && bytes.Compare(s.site[:], other[:]) < 0 {
-					best, other, ok = w, s.site, true
-				}
-			}
-		}
-		if ok {
-			break
 		}
 	}
 	return other, ok
+}
+
+// StandsFor lists the sites whose stand-in a site is.
+func (p *Plan) StandsFor(site [10]byte) (out [][10]byte) {
+	i, ok := p.at[site]
+	if !ok {
+		return nil
+	}
+	own := &p.sites[i]
+next:
+	for k := range p.sites {
+		x := p.sites[k].site
+		if k == i {
+			continue
+		}
+		w := own.weight(x)
+		for o := range p.sites { // as a rule one of the first few is above
+			if o != i && o != k && p.sites[o].weight(x).above(w) {
+				continue next
+			}
+		}
+		out = append(out, x)
+	}
+	return out
+}
+
+// A weight is how fit a site is as stand-in of another: whoever can be dialled
+// comes before whoever cannot.
+type weight struct {
+	leaf bool
+	rank uint64
+	site [10]byte
+}
+
+func (w weight) above(o weight) bool {
+	if w.leaf != o.leaf {
+		return o.leaf
+	}
+	return cmp.Or(cmp.Compare(w.rank, o.rank), bytes.Compare(o.site[:], w.site[:])) > 0
+}
+
+func (s *place) weight(of [10]byte) (w weight) {
+	w = weight{leaf: s.class == Leaf, site: s.site}
+	for _, n := range s.nodes {
+		w.rank = max(w.rank, rank("ccnode stand-in 1", of[:], n.nonce))
+	}
+	return w
 }
 
 // Depth is how many edges lie between the root and a node's site.

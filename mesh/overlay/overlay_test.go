@@ -195,6 +195,18 @@ func TestStandInMovesOnlyItsShare(t *testing.T) {
 			t.Errorf("site %x stands in for %d", s, n)
 		}
 	}
+	// Both sides of the relation say the same.
+	for _, s := range before.sites {
+		list := before.StandsFor(s.site)
+		if len(list) != load[s.site] {
+			t.Errorf("site %x stands in for %d sites, and lists %d", s.site, load[s.site], len(list))
+		}
+		for _, x := range list {
+			if a, _ := before.StandIn(x); a != s.site {
+				t.Errorf("site %x lists %x, whose stand-in is another", s.site, x)
+			}
+		}
+	}
 	if _, ok := New(members[:1]).StandIn(members[0].Site); ok {
 		t.Error("the only site has a stand-in")
 	}
@@ -208,5 +220,38 @@ func BenchmarkPlan(b *testing.B) {
 				New(members)
 			}
 		})
+	}
+}
+
+func TestBetweenSitesOneSpeaks(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(6, 6))
+	p := New(fleet(rnd, 60))
+	up := func([16]byte) bool { return false }
+	for _, a := range p.sites {
+		for _, b := range p.sites {
+			if a.site == b.site {
+				continue
+			}
+			links := 0
+			for _, n := range a.nodes {
+				links += len(p.Between(n.id, b.site, up))
+			}
+			if links != 1 {
+				t.Fatalf("%d links between two sites that are up", links)
+			}
+			first := a.nodes[0].id
+			gone := func(id [16]byte) bool { return id == first }
+			if len(a.nodes) > 1 && len(p.Between(a.nodes[1].id, b.site, gone)) != 1 {
+				t.Fatal("nobody speaks for a site whose first node is gone")
+			}
+		}
+	}
+}
+
+func BenchmarkStandsFor(b *testing.B) {
+	members := fleet(rand.New(rand.NewPCG(1, 1)), 30_000)
+	p := New(members)
+	for b.Loop() {
+		p.StandsFor(members[7].Site)
 	}
 }
