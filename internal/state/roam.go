@@ -10,10 +10,10 @@ import (
 )
 
 // TableRoam holds roam claims, in the fleet scope: at which other site a user's
-// telephones were seen last (state.md §7). Only nodes of the home site write
-// it, so that no box can attract the calls of others. Time removes nothing: a
+// telephones were seen last (state.md §7). Only nodes of the home site and
+// of its keepers write it, so that no box can attract the calls of others. Time removes nothing: a
 // claim stands until another follows.
-const TableRoam = trust.FleetSites + 3 // record: trust.SiteRecord(home, user)
+const TableRoam = trust.TableRoam // record: trust.SiteRecord(home, user)
 
 const roamAt = "\x01" // the site's id; empty: at home again
 

@@ -67,7 +67,7 @@ func (b *Book) Admit(c *crdt.Change) (Verdict, error) {
 		if c.Scope == crdt.Trust {
 			err = b.mayTrust(g, c, w)
 		} else {
-			err = g.may(c.Scope, w)
+			err = b.may(g, c, w)
 		}
 		switch {
 		case errors.Is(err, ErrUnknown) || errors.Is(err, errNoRule):
