@@ -48,7 +48,7 @@ func (g gate) Admit(c *crdt.Change, _ replica.View) replica.Verdict {
 type writer struct{ e *replica.Engine }
 
 func (w writer) Commit(ctx context.Context, m state.Mutation) (crdt.Stamp, error) {
-	r := replica.Mutation{Scope: m.Scope, Writes: m.Writes, By: m.By, Token: m.Token}
+	r := replica.Mutation{Scope: m.Scope, Writes: m.Writes, By: m.By, Token: m.Token, Ext: m.Ext}
 	if m.Precondition != nil {
 		r.Precondition = func(v replica.View) error { return m.Precondition(v) }
 	}

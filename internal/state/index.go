@@ -8,6 +8,7 @@ import (
 
 	"carrierclass.net/ccnode/crdt"
 	"carrierclass.net/ccnode/internal/site"
+	"carrierclass.net/ccnode/internal/trust"
 )
 
 // index is what calls look up, guarded by State.mu. What its pointers point at
@@ -25,6 +26,7 @@ type index struct {
 	byUser  map[site.RecordID]*Entry
 
 	roaming map[site.RecordID]site.ID // the site that a user's telephones visit
+	keepers map[site.ID]bool          // of this state's site
 
 	users    map[site.RecordID]*User // of the own site, deleted ones too
 	devices  map[site.RecordID]*device
@@ -45,7 +47,7 @@ func newIndex() index {
 		users: map[site.RecordID]*User{}, devices: map[site.RecordID]*device{}, phones: map[site.RecordID][]site.RecordID{},
 		messages: map[site.RecordID]*site.Message{}, boxes: map[site.RecordID]map[site.RecordID]*site.Message{},
 		audio: map[site.BlobRef]map[site.RecordID]*site.Message{}, torn: map[crdt.Cell]struct{}{},
-		records: map[uint16]map[site.RecordID]any{}, services: map[string]*Entry{}}
+		keepers: map[site.ID]bool{}, records: map[uint16]map[site.RecordID]any{}, services: map[string]*Entry{}}
 }
 
 // load reads everything. The caller holds fill; s.mu is taken inside, which is
@@ -57,6 +59,9 @@ func (s *State) load(v View) {
 		set := v.Set(scope)
 		for t := range schema {
 			for _, rec := range set.Records(t) {
+				if s.foreign(scope, t, rec) {
+					continue
+				}
 				s.index(v, scope, t, rec)
 				for _, f := range set.Fields(t, rec) {
 					s.tear(set, crdt.Cell{Scope: scope, Table: t, Record: rec, Field: f})
@@ -86,6 +91,9 @@ func (s *State) refresh(scope crdt.Scope, cells []crdt.Cell) {
 		set := v.Set(scope)
 		keys := false
 		for _, c := range cells {
+			if s.foreign(scope, c.Table, c.Record) {
+				continue
+			}
 			if c.Field != "" {
 				s.tear(set, crdt.Cell{Scope: scope, Table: c.Table, Record: c.Record, Field: c.Field})
 			}
@@ -113,6 +121,14 @@ func (s *State) refresh(scope crdt.Scope, cells []crdt.Cell) {
 			fn(m)
 		}
 	}
+}
+
+// foreign says whether a record of the fleet does not concern a keeper.
+func (s *State) foreign(scope crdt.Scope, t uint16, rec string) bool {
+	if !s.cfg.Keeper || scope != crdt.Fleet || t != TableDirectory && t != TableService && t != TableRoam {
+		return false
+	}
+	return !strings.HasPrefix(rec, string(s.cfg.Site[:trust.PrefixSize]))
 }
 
 // tear notes whether a cell has versions that say different things.
@@ -154,6 +170,10 @@ func (s *State) index(v View, scope crdt.Scope, t uint16, rec string) (mailbox s
 		case TableRoam:
 			s.indexRoam(r)
 		}
+		return mailbox, false
+	}
+	if t == trust.TableKeeper {
+		s.indexKeeper(r)
 		return mailbox, false
 	}
 	if len(rec) != len(site.RecordID{}) {

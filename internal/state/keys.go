@@ -53,7 +53,7 @@ func (s *State) DrawKey(ctx context.Context, by string) error {
 	e := k.Epoch()
 	ref, _ := byRef(by)
 	m := Mutation{Scope: s.scope, By: ref, Writes: []crdt.Write{{Table: TableKey, Record: string(e[:]), Field: keyMade, Value: []byte{1}}}}
-	for _, g := range s.cfg.Book.Members(s.cfg.Site) {
+	for _, g := range s.keyHolders() {
 		w, err := s.wrap(k, g)
 		if err != nil {
 			return err
@@ -80,11 +80,11 @@ func (s *State) wrap(k trust.SiteKey, g *trust.Grant) (crdt.Write, error) {
 	return crdt.Write{Table: TableWrap, Record: string(e[:]), Field: string(n[:]), Value: box}, nil
 }
 
-// WrapKeys gives every member of the site every epoch that this node can open
+// WrapKeys gives every member of the site, and of its keepers, every epoch that this node can open
 // and that member cannot yet: a newcomer of the pair can then serve its phones.
 func (s *State) WrapKeys(ctx context.Context) (n int, err error) {
 	ref, _ := byRef("system")
-	members := s.cfg.Book.Members(s.cfg.Site)
+	members := s.keyHolders()
 	for _, e := range s.keys.Epochs() {
 		k, _ := s.keys.Key(e)
 		m := Mutation{Scope: s.scope, By: ref}

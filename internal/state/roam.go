@@ -27,7 +27,7 @@ func (s *State) Roaming(user site.RecordID) (at site.ID, ok bool) {
 
 // Roam claims that a telephone of one of our users has registered at another
 // site, or at home again (the zero site). A claim that says what is known is
-// not written.
+// not written. A keeper claims with its mandate.
 func (s *State) Roam(ctx context.Context, user site.RecordID, at site.ID) error {
 	if u, ok := s.Settings(user); !ok || u.Deleted {
 		return fmt.Errorf("claim that user %s roams: %w: it is no user of this site", user, ErrNotFound)
@@ -39,9 +39,18 @@ func (s *State) Roam(ctx context.Context, user site.RecordID, at site.ID) error 
 	if at.IsZero() {
 		value = []byte{}
 	}
-	_, err := s.commit(ctx, Mutation{Scope: crdt.Fleet, By: systemRef(),
-		Writes: []crdt.Write{{Table: TableRoam, Record: trust.SiteRecord(s.cfg.Site, user), Field: roamAt, Value: value}}})
-	if err != nil {
+	m := Mutation{Scope: crdt.Fleet, By: systemRef(),
+		Writes: []crdt.Write{{Table: TableRoam, Record: trust.SiteRecord(s.cfg.Site, user), Field: roamAt, Value: value}}}
+	if s.cfg.Keeper {
+		g, err := s.cfg.Book.Member(s.node)
+		if err == nil {
+			m.Ext, err = s.mandate(g.Site)
+		}
+		if err != nil {
+			return fmt.Errorf("claim that user %s roams: %w", user, err)
+		}
+	}
+	if _, err := s.commit(ctx, m); err != nil {
 		return fmt.Errorf("claim that user %s roams: %w", user, err)
 	}
 	return nil

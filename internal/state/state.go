@@ -48,6 +48,7 @@ type Mutation struct {
 	By           crdt.Ref
 	Token        map[crdt.Cell]crdt.Context // what the person had seen; nil: what is here
 	Precondition func(View) error           // asked in the writer's turn
+	Ext          map[uint64][]byte          // signed extras, as raw CBOR
 }
 
 // An Engine is the one writer, as this package needs it.
@@ -73,12 +74,18 @@ type Config struct {
 	Engine   Engine
 	Book     *trust.Book
 	Identity *trust.Identity
-	Site     site.ID // this node's
+	Site     site.ID // whose state it is: this node's own site, or one that it keeps
 	Now      func() time.Time
 	Random   io.Reader // may be used by one goroutine at a time
 	Log      *slog.Logger
 	Synced   func() bool                                     // whether somebody sets the clock: without, nothing is purged for its age. Nil: always
 	History  func(cell crdt.Cell, fn func(Past) error) error // zero cell: all
+	Raw      func(crdt.ID) ([]byte, error)                   // a live change as it was signed. Nil: none is known
+
+	// Keeper: Site is another's, which this node keeps. Of the fleet's directory
+	// only what is Site's is indexed, and nothing is put in order: its own nodes
+	// do that.
+	Keeper bool
 }
 
 // A State reads and writes the fleet's state at one node.
@@ -149,7 +156,7 @@ func (s *State) merged(scope crdt.Scope, cells []crdt.Cell) {
 		case (c.Table == TableUser || c.Table == TableGroup || c.Table == TableMenu) && len(c.Record) == len(site.RecordID{}):
 			s.dirty[site.RecordID([]byte(c.Record))] = true
 			stir = true
-		case c.Table == TableWrap || c.Table == TableKey:
+		case c.Table == TableWrap || c.Table == TableKey || c.Table == trust.TableKeeper:
 			stir = true
 		}
 	}
