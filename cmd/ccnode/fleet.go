@@ -53,6 +53,12 @@ func statusRows(t *table, st api.Status) {
 	if len(st.Trunks) > 0 {
 		t.row(testedWords(st.Tested)...)
 	}
+	for _, k := range st.Keepers {
+		t.row("kept at", "site "+k.Site, map[string]string{"takes": "is being sent all", "keeps": "has all", "leaves": "need not keep it any more"}[k.State])
+	}
+	if len(st.Keeps) > 0 {
+		t.row("keeps", "the state of site "+strings.Join(st.Keeps, ", "))
+	}
 	t.row("only here", fmt.Sprintf("%d changes, %d recordings, %s would die with this box", st.Only.Changes, st.Only.Blobs, size(st.Only.Bytes)))
 	for _, sc := range st.Scopes {
 		done := ""

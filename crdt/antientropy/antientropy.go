@@ -123,6 +123,7 @@ type Ready struct {
 	Messages  []Message
 	Drop      []Drop
 	Dial      []Peer   // neighbours that are owed something and are not linked
+	Offered   []Scoped // a scope of a site that a peer wishes to exchange and we do not
 	Equal     []Scoped // a peer whose content equals ours, after comparing
 	Differ    []Scoped // a peer whose content differs though everything was exchanged
 	Clocks    []Clock  // what peers said their clocks show, when they said it
@@ -282,7 +283,7 @@ func (m *Machine) Configure(ns []Neighbour) {
 			p.guest = slices.DeleteFunc(p.guest, func(s crdt.Scope) bool { return !may.welcome(s) })
 			n.Shared = join(n.Shared, p.guest)
 		}
-		other := p.linked && (stranger != nil || !slices.Equal(p.Shared, n.Shared))
+		other := p.linked && (stranger != nil || !slices.Equal(p.Shared, n.Shared) || !slices.Equal(p.May, n.May))
 		p.Neighbour = n
 		p.clear = nil // the numbers may have been given anew
 		m.peers[n.Peer] = p
@@ -517,6 +518,9 @@ func (m *Machine) hello(p *peer, h hello) error {
 	for _, hs := range h.Scopes {
 		s := crdt.Scope(hs.Scope)
 		if !slices.Contains(p.Shared, s) {
+			if _, ok := s.Site(); ok {
+				m.ready.Offered = append(m.ready.Offered, Scoped{p.Peer, s})
+			}
 			continue
 		}
 		c := p.count(s)

@@ -56,12 +56,20 @@ type Status struct {
 	Held     []HeldChange        `json:"held" doc:"Changes that wait for trust or time"`
 	Owed     Owed                `json:"owed"`
 	Scopes   []ScopeStatus       `json:"scopes"`
+	Keepers  []Keeper            `json:"keepers" doc:"Other sites that keep this site's state, so that it survives the site"`
+	Keeps    []string            `json:"keeps" doc:"Codes of the sites whose state this node keeps"`
 	Only     Only                `json:"onlyHere" doc:"What dies with this box if it dies now"`
 	ReadOnly string              `json:"readOnly,omitempty" doc:"Why nothing can be written, and what to do"`
 	Trunks   []TrunkState        `json:"trunks" doc:"Lines to the outside, as this node sees them"`
 	Urgent   *Emergency          `json:"lastEmergency,omitempty"`
 	Tested   *site.EmergencyTest `json:"emergencyTested,omitempty" doc:"Newest test of the emergency call; absent: never"`
 	Warnings []string            `json:"warnings" doc:"What wants a look, each with what to do"`
+}
+
+// A Keeper is another site that keeps the state of this one.
+type Keeper struct {
+	Site  string `json:"site" doc:"Code"`
+	State string `json:"state" enum:"takes,keeps,leaves" doc:"It is being sent all, has all, or is to be told that it need not keep it any more"`
 }
 
 type FleetStatus struct {

@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -203,6 +204,28 @@ func until(ctx context.Context, fn func() error) error {
 		case <-time.After(100 * time.Millisecond):
 		}
 	}
+}
+
+// kept waits until every shop's state is at another one, and says where.
+func (f *fleet) kept(ctx context.Context) (where string, err error) {
+	err = until(ctx, func() error {
+		var words []string
+		for _, b := range f.boxes {
+			st, err := get[api.Status](ctx, b, "/status")
+			if err != nil {
+				return err
+			}
+			if len(st.Keepers) != 1 || st.Keepers[0].State != "keeps" {
+				return fmt.Errorf("the state of box %s is kept at %v", b.name, st.Keepers)
+			}
+			if w := st.Node.SiteCode + " at " + st.Keepers[0].Site; !slices.Contains(words, w) {
+				words = append(words, w)
+			}
+		}
+		where = strings.Join(words, ", ")
+		return f.settled(ctx)
+	})
+	return where, err
 }
 
 // settled says what is still different or owed among the boxes.

@@ -132,6 +132,8 @@ func (s *story) silence(ctx context.Context) error {
 	if err := until(ctx, func() error { return s.f.settled(ctx) }); err != nil {
 		return err
 	}
+	kept, err := s.f.kept(ctx)
+	s.show("each shop's state is kept at one other shop", err, "%s", kept)
 	select { // acknowledgements of the last call's end
 	case <-time.After(1500 * time.Millisecond):
 	case <-ctx.Done():
@@ -149,7 +151,6 @@ func (s *story) silence(ctx context.Context) error {
 	case <-ctx.Done():
 	}
 	n := s.f.wan.Total().Minus(before)
-	var err error
 	if n.Bytes() != 0 {
 		err = fmt.Errorf("%d bytes on the WAN", n.Bytes())
 	}

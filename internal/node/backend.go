@@ -102,9 +102,20 @@ func (b *backend) Status(context.Context) api.Status {
 		out.Peers = append(out.Peers, ps)
 	}
 	slices.SortFunc(out.Peers, func(x, y api.PeerStatus) int { return cmp.Compare(x.Name, y.Name) })
+	out.Keepers, out.Keeps = n.keepers(), []string{}
+	for _, id := range n.kept.list() {
+		if !n.kept.leaving(id) {
+			x, _ := n.state.Site(id)
+			out.Keeps = append(out.Keeps, x.Code)
+		}
+	}
 	for _, s := range st.Scopes {
 		label := s.Scope.String()
-		if id, ok := s.Scope.Site(); ok {
+		id, ok := s.Scope.Site()
+		if !s.Holds || ok && n.kept.leaving(id) {
+			continue // kept once for another site, and about to be removed
+		}
+		if ok {
 			x, _ := n.state.Site(site.ID(id))
 			label = "site:" + x.Code
 		}

@@ -71,37 +71,114 @@ func (w writer) history(cell crdt.Cell, fn func(state.Past) error) error {
 type topology struct{ n *Node }
 
 func (t topology) Holds(s crdt.Scope) bool {
-	return s == crdt.Trust || s == crdt.Fleet || s == crdt.SiteScope(t.n.member.Site)
+	if s == crdt.Trust || s == crdt.Fleet || s == crdt.SiteScope(t.n.member.Site) {
+		return true
+	}
+	id, ok := s.Site()
+	return ok && t.n.kept.holds(id)
 }
 
 func (t topology) Neighbours() (out []antientropy.Neighbour) {
-	own := t.n.member.Site
-	members := t.n.book.Members(site.ID{})
-	near := t.n.near(members)
-	relays := t.n.relays(members)
+	n, own := t.n, t.n.member.Site
+	members := n.book.Members(site.ID{})
+	p := n.planOf(members)
+	near := map[site.NodeID]bool{} // in the tree, or in the place of whom this node found unreachable
+	for _, id := range p.Neighbours(n.id.Node(), n.lost.has) {
+		near[site.NodeID(id)] = true
+	}
+	// Beside the tree, sites share the state of those that they keep.
+	kept := n.kept.list()
+	with := map[site.NodeID][]crdt.Scope{}
+	between := func(other, whose site.ID) {
+		for _, id := range p.Between(n.id.Node(), other, n.lost.has) {
+			with[site.NodeID(id)] = append(with[site.NodeID(id)], crdt.SiteScope(whose))
+		}
+	}
+	keepers := map[site.ID]bool{}
+	if n.state != nil {
+		for _, as := range []state.Keeping{state.Takes, state.Keeps, state.Leaves} {
+			for _, x := range n.state.Keepers(as) {
+				keepers[x] = true
+			}
+		}
+	}
+	for x := range keepers {
+		between(x, own)
+	}
+	all := []crdt.Scope{crdt.Trust, crdt.SiteScope(own), crdt.Fleet}
+	for _, x := range kept {
+		between(x, x)
+		all = append(all, crdt.SiteScope(x))
+	}
+	slices.SortFunc(all, crdt.Scope.Compare)
+	relays := n.relays(members)
 	for _, g := range members {
-		id := g.Node()
-		if id == t.n.id.Node() {
+		id, scope := g.Node(), crdt.SiteScope(g.Site)
+		if id == n.id.Node() {
 			continue
 		}
-		nb := antientropy.Neighbour{Peer: crdt.NodeID(id), Pause: len(t.n.addrsOf(id)) == 0 && len(relays) == 0}
-		switch {
-		case g.Site == own:
-			nb.Shared = []crdt.Scope{crdt.Trust, crdt.SiteScope(own), crdt.Fleet}
-		case near[id]:
+		nb := antientropy.Neighbour{Peer: crdt.NodeID(id), Pause: len(n.addrsOf(id)) == 0 && len(relays) == 0}
+		if g.Site == own {
+			nb.Shared = all
+			out = append(out, nb)
+			continue
+		}
+		if near[id] {
 			nb.Shared = []crdt.Scope{crdt.Trust, crdt.Fleet}
-			nb.Holds = []crdt.Scope{crdt.SiteScope(g.Site)}
-		default:
-			nb.Holds = []crdt.Scope{crdt.SiteScope(g.Site)}
+		}
+		if len(with[id]) > 0 {
+			nb.Shared = append(nb.Shared, with[id]...)
+			slices.SortFunc(nb.Shared, crdt.Scope.Compare)
+		}
+		if keepers[g.Site] { // another box of theirs may find us first
+			nb.May = append(nb.May, crdt.SiteScope(own))
+		}
+		if slices.Contains(kept, g.Site) {
+			nb.May = append(nb.May, scope)
+		} else {
+			nb.Holds = []crdt.Scope{scope}
 		}
 		out = append(out, nb)
 	}
-	return out
+	return t.n.instead(p, out)
 }
 
-// near picks the neighbours for what all nodes hold: those of the tree, and
-// those that take the place of whom this node found unreachable.
-func (n *Node) near(members []*trust.Grant) map[site.NodeID]bool {
+// instead lets what is owed to a site whose boxes cannot be reached go to its
+// stand-in.
+func (n *Node) instead(p *overlay.Plan, ns []antientropy.Neighbour) []antientropy.Neighbour {
+	away := map[crdt.Scope]bool{}
+	for _, x := range ns {
+		for _, s := range x.Holds {
+			gone, known := away[s]
+			away[s] = n.lost.has(x.Peer) && (gone || !known)
+		}
+	}
+	for s, gone := range away {
+		id, _ := s.Site()
+		x, ok := p.StandIn(id)
+		if !gone || !ok || x == n.member.Site {
+			continue
+		}
+		for i := range ns {
+			if n.siteID(site.NodeID(ns[i].Peer)) == site.ID(x) {
+				ns[i].Holds = append(ns[i].Holds, s)
+			}
+		}
+	}
+	return ns
+}
+
+// planNow is the tree of the present members.
+func (n *Node) planNow() *overlay.Plan { return n.planOf(n.book.Members(site.ID{})) }
+
+// planSince is since when the plan is the same.
+func (n *Node) planSince() time.Time {
+	n.planning.Lock()
+	defer n.planning.Unlock()
+	return n.planAt
+}
+
+func (n *Node) planOf(members []*trust.Grant) *overlay.Plan {
 	all := make([]overlay.Member, len(members))
 	for i, g := range members {
 		id := g.Node()
@@ -117,13 +194,9 @@ func (n *Node) near(members []*trust.Grant) map[site.NodeID]bool {
 	n.planning.Lock()
 	defer n.planning.Unlock()
 	if n.plan == nil || !slices.EqualFunc(all, n.planned, overlay.Member.Equal) {
-		n.plan, n.planned = overlay.New(all), all
+		n.plan, n.planned, n.planAt = overlay.New(all), all, n.now()
 	}
-	out := map[site.NodeID]bool{}
-	for _, id := range n.plan.Neighbours(n.id.Node(), n.lost.has) {
-		out[site.NodeID(id)] = true
-	}
-	return out
+	return n.plan
 }
 
 // hidden says whether a node has told all that it cannot be dialled. It reads
@@ -257,6 +330,7 @@ func (n *Node) moved(ctx context.Context) {
 	n.admit()
 	if n.state != nil {
 		n.noteSponsors()
+		n.stirExchange()
 	}
 	if err := n.engine.TopologyChanged(ctx); err != nil && !errors.Is(err, replica.ErrStopped) && ctx.Err() == nil {
 		n.log.Warn("The exchange goes by an old list of nodes", "err", err)

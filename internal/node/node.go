@@ -66,6 +66,7 @@ type Node struct {
 	planning sync.Mutex       // guards what follows
 	plan     *overlay.Plan    // the tree of these members
 	planned  []overlay.Member // what plan was made of
+	planAt   time.Time        // when it was made
 
 	folder    *disk.Folder
 	store     disk.Store
@@ -79,7 +80,8 @@ type Node struct {
 	pairLamps *pair.Lamps
 	reach     *reach
 	lost      lost          // whom the exchange goes round
-	rewire    chan struct{} // lost has changed
+	rewire    chan struct{} // lost, the members or the keepers have changed
+	kept      keptSites     // the state of other sites
 	guests    *digest.Guard // wrong passwords that other sites tell us of
 	calls     *telephony
 	phones    *phones // nil in a world
@@ -122,7 +124,8 @@ func newNode(opt Options) *Node {
 	}
 	n := &Node{opt: opt, cfg: opt.Config, log: opt.Log, now: opt.Now, rand: &lockedReader{r: opt.Rand}, start: opt.Now(), bytesAt: opt.Now(),
 		linesStir: make(chan struct{}, 1), pairFound: make(chan struct{}, 1), nightTurned: make(chan struct{}, 1)}
-	n.rewire = make(chan struct{}, 1)
+	n.rewire, n.kept.sites = make(chan struct{}, 1), map[site.ID]*state.State{}
+	n.kept.over, n.kept.asked = map[site.ID]time.Time{}, map[site.ID]bool{}
 	n.reach, n.guests = newReach(n.now), digest.NewGuard(n.now)
 	n.browse = mdns.Browse
 	return n
@@ -319,6 +322,7 @@ func (n *Node) openState(ctx context.Context, cancel context.CancelCauseFunc, ro
 		Now: n.now, Random: n.rand, Log: n.log.With("room", "replica"), Synced: n.synced, Machine: n.machine(), Blobs: n.fetch, LinkChanged: n.linkChanged,
 		TrustMoved: func(v replica.View, _ []crdt.Cell) { n.book.Sync(v.Set(crdt.Trust)) },
 		Equivocal:  n.equivocal,
+		Offered:    n.offered,
 	})
 	if err != nil {
 		return err
@@ -334,6 +338,8 @@ func (n *Node) openState(ctx context.Context, cancel context.CancelCauseFunc, ro
 		stop()
 		return err
 	}
+	n.reviewKept()
+	rooms.add(n.kept.close)
 	go func() { // ends with stop, below; what it calls finds n.state
 		defer close(done)
 		if err := n.engine.Run(ectx); err != nil && ectx.Err() == nil {
@@ -349,6 +355,10 @@ func (n *Node) openState(ctx context.Context, cancel context.CancelCauseFunc, ro
 	// recordings that are wanted here.
 	cancelWatch := n.engine.Watch(func(scope crdt.Scope, cells []crdt.Cell) {
 		for _, c := range cells {
+			if c.Table == trust.TableKeeper && scope != crdt.Trust && scope != crdt.Fleet {
+				n.stirExchange()
+				continue
+			}
 			if scope == crdt.Trust || (scope == crdt.Fleet && c.Table == state.TableNode) {
 				n.moved(ctx)
 				n.sharePair()
@@ -384,27 +394,7 @@ func (n *Node) linkChanged(ev mesh.Event) {
 		n.reach.Note(site.NodeID(ev.Peer), ev.Err)
 	}
 	if n.lost.note(ev.Peer, ev.Kind == mesh.LinkDown && ev.Err != nil) {
-		select {
-		case n.rewire <- struct{}{}:
-		default:
-		}
-	}
-}
-
-// goRound asks for the exchange's neighbours anew when one was lost or found.
-func (n *Node) goRound(ctx context.Context) {
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-n.rewire:
-		}
-		if err := n.engine.TopologyChanged(ctx); err != nil {
-			if !errors.Is(err, replica.ErrStopped) && ctx.Err() == nil {
-				n.log.Warn("The exchange does not go round a node that cannot be reached", "err", err)
-			}
-			return
-		}
+		n.stirExchange()
 	}
 }
 

@@ -18,9 +18,9 @@ import (
 	"carrierclass.net/ccnode/sipcore/registrar"
 )
 
-// visitProtocol asks a user's home site whether a telephone that registers at
-// another site knows its password. The answer makes the home site write the
-// roam claim; the visited site cannot.
+// visitProtocol asks a user's home site, or its stand-in, whether a telephone
+// that registers at another site knows its password. The answer makes the one
+// that was asked write the roam claim; the visited site cannot.
 const visitProtocol = "/ccnode/visit/1"
 
 const (
@@ -157,20 +157,88 @@ func (v *visitors) introduce(ctx context.Context, aor site.AOR, method string, c
 	x, _ := v.n.state.Site(e.Home)
 	q := visitQuery{AOR: aor.User, Method: method, Username: c.Username, Realm: c.Realm, Nonce: c.Nonce, URI: c.URI, Response: c.Response,
 		Algorithm: c.Algorithm, CNonce: c.CNonce, QOP: c.QOP, NC: c.NC}
-	var errs []error
-	for _, id := range (view{v.n}).site(x).Nodes {
-		a, err := v.n.askVisit(ctx, id, q)
-		if err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		if !a.Known || a.User != e.User || c.Userhash {
-			return registrar.ErrStranger
-		}
-		v.keep(visitorKey{c.Username, c.Realm}, aor, a)
-		return nil
+	a, err := v.ask(ctx, e.Home, x, q)
+	switch {
+	case err != nil:
+		return fmt.Errorf("ask site %s about user %s: %w", x.Code, aor.User, err)
+	case !a.Known || a.User != e.User || c.Userhash:
+		return registrar.ErrStranger
 	}
-	return fmt.Errorf("ask site %s about user %s: %w", x.Code, aor.User, errors.Join(errs...))
+	v.keep(visitorKey{c.Username, c.Realm}, aor, a)
+	return nil
+}
+
+// standInAfter is how long the home site has before its stand-in is asked, too.
+const standInAfter = time.Second
+
+// ask asks the home site, one box after the other; and its stand-in when those
+// failed or took long. That the home site does not know the telephone counts;
+// the stand-in may merely not have heard of it yet.
+func (v *visitors) ask(ctx context.Context, home site.ID, x state.Site, q visitQuery) (visitAnswer, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	type answer struct {
+		visitAnswer
+		err  error
+		home bool
+	}
+	answers := make(chan answer, 2)
+	among := func(nodes []site.NodeID, isHome bool) {
+		errs := []error{errors.New("no box of it is known")}
+		for i, id := range nodes {
+			if i == 0 {
+				errs = nil
+			}
+			var a visitAnswer
+			var err error
+			if id == v.n.id.Node() {
+				a = v.n.answerVisit(v.n.member.Site, q)
+			} else {
+				a, err = v.n.askVisit(ctx, id, q)
+			}
+			if err == nil && (a.Known || isHome) {
+				answers <- answer{a, nil, isHome}
+				return
+			}
+			if err == nil {
+				err = errors.New("the stand-in does not know the telephone")
+			}
+			errs = append(errs, err)
+		}
+		answers <- answer{visitAnswer{}, errors.Join(errs...), isHome}
+	}
+	go among((view{v.n}).site(x).Nodes, true) // ends with ctx
+	left, asked := 1, false
+	second := func() {
+		if other, ok := v.n.planNow().StandIn(home); ok && !asked {
+			var nodes []site.NodeID
+			for _, g := range v.n.book.Members(other) {
+				nodes = append(nodes, g.Node())
+			}
+			left++
+			go among(nodes, false) // ends with ctx
+		}
+		asked = true
+	}
+	late := time.NewTimer(standInAfter)
+	defer late.Stop()
+	var errs []error
+	for left > 0 {
+		select {
+		case a := <-answers:
+			left--
+			if a.err == nil {
+				return a.visitAnswer, nil
+			}
+			errs = append(errs, a.err)
+			second()
+		case <-late.C:
+			second()
+		case <-ctx.Done():
+			return visitAnswer{}, errors.Join(append(errs, context.Cause(ctx))...)
+		}
+	}
+	return visitAnswer{}, errors.Join(errs...)
 }
 
 func (v *visitors) keep(k visitorKey, aor site.AOR, a visitAnswer) {
@@ -221,36 +289,58 @@ func (n *Node) serveVisit(s mesh.Stream) {
 	if err := json.NewDecoder(io.LimitReader(patient{s}, maxVisitMessage)).Decode(&q); err != nil {
 		return
 	}
-	a, at := visitAnswer{}, n.siteID(site.NodeID(s.Peer()))
+	at := n.siteID(site.NodeID(s.Peer()))
 	if at.IsZero() || at == n.member.Site {
 		return
 	}
+	_ = json.NewEncoder(patient{s}).Encode(n.answerVisit(at, q))
+}
+
+// answerVisit judges a telephone that registers at another site, for our own
+// site or as keeper of its, and writes the roam claim.
+func (n *Node) answerVisit(at site.ID, q visitQuery) (a visitAnswer) {
 	source := at.String()
 	c := digest.Credentials{Username: q.Username, Realm: q.Realm, Nonce: q.Nonce, URI: q.URI, Response: q.Response, Algorithm: q.Algorithm, CNonce: q.CNonce, QOP: q.QOP, NC: q.NC}
 	if !n.guests.Allow(q.Username, source) {
-		n.log.Warn("Too many wrong passwords for a user, from another site", "site", n.siteOfNode(site.NodeID(s.Peer())))
-	} else {
-		for _, x := range (credentials{n.state}).Credentials(q.Username, q.Realm) {
-			if x.Lines[0].AOR.User == q.AOR && digest.Matches(x, c, q.Method) {
-				a = visitAnswer{Known: true, Device: x.Device, User: x.Lines[0].User, Name: x.Lines[0].Name, MD5: x.HA1MD5, SHA256: x.HA1SHA256,
+		n.log.Warn("Too many wrong passwords for a user, from another site", "site", at)
+		return a
+	}
+	of := n.state
+	for _, s := range n.homes(at) {
+		for _, x := range (credentials{s}).Credentials(q.Username, q.Realm) {
+			if !a.Known && x.Lines[0].AOR.User == q.AOR && digest.Matches(x, c, q.Method) {
+				of, a = s, visitAnswer{Known: true, Device: x.Device, User: x.Lines[0].User, Name: x.Lines[0].Name, MD5: x.HA1MD5, SHA256: x.HA1SHA256,
 					UseSHA256: x.SHA256, Disabled: x.Disabled, Keep: int(visitKeep / time.Second)}
-				break
 			}
 		}
-		if a.Known {
-			n.guests.Succeeded(q.Username, source)
-		} else {
-			n.guests.Failed(q.Username, source)
-		}
+	}
+	if a.Known {
+		n.guests.Succeeded(q.Username, source)
+	} else {
+		n.guests.Failed(q.Username, source)
 	}
 	if a.Known && !a.Disabled {
 		ctx, cancel := context.WithTimeout(context.Background(), registrar.VisitTime)
 		defer cancel()
-		if err := n.state.Roam(ctx, a.User, at); err != nil {
+		if err := of.Roam(ctx, a.User, at); err != nil {
 			n.log.Error("A roam claim was not written: calls will not follow the telephone", slog.String("user", q.AOR), "err", err)
 		}
 	}
-	_ = json.NewEncoder(patient{s}).Encode(a)
+	return a
+}
+
+// homes are the sites whose telephones this node may judge, for a question from
+// a site: not that site's own.
+func (n *Node) homes(from site.ID) (out []*state.State) {
+	if from != n.member.Site {
+		out = append(out, n.state)
+	}
+	for _, id := range n.kept.list() {
+		if s := n.kept.state(id); s != nil && id != from {
+			out = append(out, s)
+		}
+	}
+	return out
 }
 
 // siteID is the site of a member; zero for others.

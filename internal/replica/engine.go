@@ -42,11 +42,12 @@ type Engine struct {
 	forgetAt   time.Time // when history is looked through for what is too old
 	chores     chores
 	spared     map[crdt.Scope]time.Time // not to be held any more, since when
-	hurt       bool        // the last load found changes missing
-	start      *disk.Batch // what the start could not write yet
-	unnumbered []numbered  // entries of the arrival index to be written
-	judgeHeld  bool        // trust moved: judge the held changes again
-	trustMoves uint64      // merges that changed the trust scope
+	sparedBy   *time.Timer              // fires when that was long enough ago
+	hurt       bool                     // the last load found changes missing
+	start      *disk.Batch              // what the start could not write yet
+	unnumbered []numbered               // entries of the arrival index to be written
+	judgeHeld  bool                     // trust moved: judge the held changes again
+	trustMoves uint64                   // merges that changed the trust scope
 
 	x exchange
 }
@@ -169,7 +170,7 @@ const choreDelay = time.Second
 // needsCare says whether time alone will bring work: held changes wait for the
 // clock, a failed disk for another try. The mesh is not touched by it.
 func (e *Engine) needsCare() bool {
-	return e.readOnly != nil || len(e.held) > 0 || len(e.spared) > 0 || !e.chores.empty() || len(e.x.stalled) > 0
+	return e.readOnly != nil || len(e.held) > 0 || !e.chores.empty() || len(e.x.stalled) > 0
 }
 
 // care does what time brings.
@@ -180,7 +181,6 @@ func (e *Engine) care() {
 	e.x.unstall()
 	e.retryHeld()
 	e.forgetHistory()
-	e.forgetScopes()
 	e.flush()
 	e.x.drain()
 }

@@ -319,7 +319,7 @@ func (x *exchange) silent(now time.Time) {
 func (x *exchange) drain() {
 	for {
 		r := x.machine.Ready()
-		if len(r.Incoming)+len(r.Acked)+len(r.Delivered)+len(r.Messages)+len(r.Drop)+len(r.Dial)+len(r.Equal)+len(r.Differ)+len(r.Clocks) == 0 {
+		if len(r.Incoming)+len(r.Acked)+len(r.Delivered)+len(r.Messages)+len(r.Drop)+len(r.Dial)+len(r.Offered)+len(r.Equal)+len(r.Differ)+len(r.Clocks) == 0 {
 			return
 		}
 		for _, in := range r.Incoming {
@@ -371,6 +371,11 @@ func (x *exchange) drain() {
 		x.mu.Unlock()
 		for _, c := range r.Clocks {
 			x.compareClocks(c, now)
+		}
+		for _, o := range r.Offered {
+			if x.e.cfg.Offered != nil {
+				x.e.cfg.Offered(o.Peer, o.Scope)
+			}
 		}
 		x.arm()
 	}

@@ -51,6 +51,21 @@ func (e *Engine) Caught(peer Peer, scope crdt.Scope) bool {
 	return all
 }
 
+// Took says whether a peer has acknowledged a change that is live here.
+func (e *Engine) Took(peer Peer, scope crdt.Scope, id crdt.ID) bool {
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	sc := e.scopes[scope]
+	if sc == nil {
+		return false
+	}
+	e.x.mu.Lock()
+	acked := e.x.acked[cursorKey{peer, scope}]
+	e.x.mu.Unlock()
+	n, ok := sc.arrivals.at[id]
+	return ok && n <= acked
+}
+
 // Raw returns a live change as it was signed, nil if it is not here any more.
 func (e *Engine) Raw(id crdt.ID) ([]byte, error) { return machineView{e}.Bytes(id) }
 
@@ -93,14 +108,23 @@ func (e *Engine) spare() {
 			e.spared[name] = now
 		}
 	}
+	if e.sparedBy != nil {
+		e.sparedBy.Stop()
+		e.sparedBy = nil
+	}
+	if len(e.spared) > 0 { // of our own memory: the mesh is not touched
+		e.sparedBy = time.AfterFunc(forgetAfter+time.Second, func() {
+			e.enqueue(func(t *turn) { t.after = append(t.after, e.forgetScopes) })
+		})
+	}
 }
 
 // forgetScopes removes what has not been needed for forgetAfter. What nobody
 // else is known to have goes to the outbox first, in the same transaction.
 func (e *Engine) forgetScopes() {
-	e.spare()
+	defer e.spare()
 	for name, since := range e.spared {
-		if e.readOnly != nil || e.cfg.Now().Sub(since) < forgetAfter {
+		if e.readOnly != nil || e.cfg.Topo.Holds(name) || e.cfg.Now().Sub(since) < forgetAfter {
 			continue
 		}
 		if err := e.forget(name); err != nil {

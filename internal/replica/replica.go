@@ -146,6 +146,10 @@ type Config struct {
 	// engine. May be nil.
 	Equivocal func(a, b *crdt.Change)
 
+	// Offered is told of a scope of a site that a peer wishes to exchange and that
+	// is not shared with it. It must be quick and not call the engine. May be nil.
+	Offered func(Peer, crdt.Scope)
+
 	// Blobs gets the frames of recordings that come over the engine's mesh. May
 	// be nil.
 	Blobs *Blobs

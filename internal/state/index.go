@@ -26,7 +26,7 @@ type index struct {
 	byUser  map[site.RecordID]*Entry
 
 	roaming map[site.RecordID]site.ID // the site that a user's telephones visit
-	keepers map[site.ID]bool          // of this state's site
+	keepers map[site.ID]Keeping       // of this state's site
 
 	users    map[site.RecordID]*User // of the own site, deleted ones too
 	devices  map[site.RecordID]*device
@@ -47,7 +47,7 @@ func newIndex() index {
 		users: map[site.RecordID]*User{}, devices: map[site.RecordID]*device{}, phones: map[site.RecordID][]site.RecordID{},
 		messages: map[site.RecordID]*site.Message{}, boxes: map[site.RecordID]map[site.RecordID]*site.Message{},
 		audio: map[site.BlobRef]map[site.RecordID]*site.Message{}, torn: map[crdt.Cell]struct{}{},
-		keepers: map[site.ID]bool{}, records: map[uint16]map[site.RecordID]any{}, services: map[string]*Entry{}}
+		keepers: map[site.ID]Keeping{}, records: map[uint16]map[site.RecordID]any{}, services: map[string]*Entry{}}
 }
 
 // load reads everything. The caller holds fill; s.mu is taken inside, which is

@@ -1,8 +1,10 @@
 package state
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"slices"
 
 	"carrierclass.net/ccnode/crdt"
 	"carrierclass.net/ccnode/internal/site"
@@ -14,40 +16,50 @@ import (
 // sites by policy. The site itself names its keepers, when they have all; its
 // keys are wrapped for their boxes, so what they could open is on record.
 
-// Keepers lists the sites that are named as keepers of this state's site.
-func (s *State) Keepers() (out []site.ID) {
+// Keeping is what a site said of another as its keeper.
+type Keeping uint8
+
+const (
+	Never  Keeping = iota
+	Takes          // it is sent all
+	Keeps          // it has all, and goes on being told
+	Leaves         // another took its place, and it is still to hear of that
+	Left           // it has heard, and forgets
+)
+
+// The value of a keeper's field.
+var keepingValue = map[Keeping]byte{Leaves: 0, Keeps: 1, Left: 2, Takes: 3}
+
+// Keepers lists the sites of which this state's site said that, by id.
+func (s *State) Keepers(as Keeping) (out []site.ID) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	for id, yes := range s.ix.keepers {
-		if yes {
+	for id, k := range s.ix.keepers {
+		if k == as {
 			out = append(out, id)
 		}
 	}
+	slices.SortFunc(out, func(a, b site.ID) int { return bytes.Compare(a[:], b[:]) })
 	return out
 }
 
-// Keeps says whether a site is named as a keeper, and whether that was ever
-// decided.
-func (s *State) Keeps(id site.ID) (yes, known bool) {
+// Keeping is what this state's site said of another.
+func (s *State) Keeping(id site.ID) Keeping {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	yes, known = s.ix.keepers[id]
-	return yes, known
+	return s.ix.keepers[id]
 }
 
-// SetKeeper names a site as keeper, or no more. Nothing is written if it says so
+// SetKeeper says of a site what it is now. Nothing is written if that was said
 // already.
-func (s *State) SetKeeper(ctx context.Context, id site.ID, yes bool) error {
-	if now, known := s.Keeps(id); now == yes && (known || !yes) {
+func (s *State) SetKeeper(ctx context.Context, id site.ID, as Keeping) error {
+	value, ok := keepingValue[as]
+	if !ok || s.Keeping(id) == as {
 		return nil
-	}
-	value := []byte{0}
-	if yes {
-		value[0] = 1
 	}
 	ref, _ := byRef("system")
 	_, err := s.commit(ctx, Mutation{Scope: s.scope, By: ref,
-		Writes: []crdt.Write{{Table: trust.TableKeeper, Record: string(id[:]), Field: trust.KeeperField, Value: value}}})
+		Writes: []crdt.Write{{Table: trust.TableKeeper, Record: string(id[:]), Field: trust.KeeperField, Value: []byte{value}}}})
 	if err != nil {
 		return fmt.Errorf("name site %s as keeper: %w", id, err)
 	}
@@ -58,9 +70,24 @@ func (s *State) indexKeeper(r reader) {
 	if len(r.rec) != len(site.ID{}) {
 		return
 	}
-	if v := r.bytes(trust.KeeperField); len(v) == 1 {
-		s.ix.keepers[site.ID([]byte(r.rec))] = v[0] == 1
+	v := r.bytes(trust.KeeperField)
+	for as, value := range keepingValue {
+		if len(v) == 1 && v[0] == value {
+			s.ix.keepers[site.ID([]byte(r.rec))] = as
+		}
 	}
+}
+
+// Said is the change by which this state's site said that of another; zero if it
+// says something else.
+func (s *State) Said(id site.ID, as Keeping) (change crdt.ID) {
+	s.cfg.Engine.View(func(v View) {
+		x, ok := (reader{v.Set(s.scope), trust.TableKeeper, string(id[:])}).latest(trust.KeeperField)
+		if ok && len(x.Value) == 1 && x.Value[0] == keepingValue[as] {
+			change = x.ID
+		}
+	})
+	return change
 }
 
 // mandate is the proof that this state's site named a site as keeper.
@@ -68,13 +95,7 @@ func (s *State) mandate(id site.ID) (map[uint64][]byte, error) {
 	if s.cfg.Raw == nil {
 		return nil, fmt.Errorf("prove the mandate of site %s: %w", id, ErrNotFound)
 	}
-	var of crdt.ID
-	s.cfg.Engine.View(func(v View) {
-		if x, ok := (reader{v.Set(s.scope), trust.TableKeeper, string(id[:])}).latest(trust.KeeperField); ok && string(x.Value) == "\x01" {
-			of = x.ID
-		}
-	})
-	raw, err := s.cfg.Raw(of)
+	raw, err := s.cfg.Raw(s.Said(id, Keeps))
 	if err == nil && raw == nil {
 		err = ErrNotFound
 	}
@@ -88,7 +109,7 @@ func (s *State) mandate(id site.ID) (map[uint64][]byte, error) {
 // keepers'.
 func (s *State) keyHolders() []*trust.Grant {
 	out := s.cfg.Book.Members(s.cfg.Site)
-	for _, id := range s.Keepers() {
+	for _, id := range s.Keepers(Keeps) {
 		out = append(out, s.cfg.Book.Members(id)...)
 	}
 	return out

@@ -198,7 +198,7 @@ func (n *Node) Prints(scope string) string {
 }
 
 // Settled tells whether the nodes owe each other nothing, hold nothing back,
-// and agree on every scope that two of them hold.
+// agree on every scope that two of them hold, and have keepers that have all.
 func Settled(nodes ...*Node) (bool, string) {
 	prints := map[string]string{}
 	for _, n := range nodes {
@@ -208,6 +208,14 @@ func Settled(nodes ...*Node) (bool, string) {
 		}
 		if st.Owed.Changes != 0 || st.Owed.Outbox != 0 || st.Owed.Blobs != 0 || len(st.Held) != 0 {
 			return false, fmt.Sprintf("%s owes %+v, holds back %v", n.Host.Name, st.Owed, st.Held)
+		}
+		if st.Fleet.Sites > 1 && len(st.Keepers) == 0 {
+			return false, fmt.Sprintf("%s: no other site keeps the state of its site", n.Host.Name)
+		}
+		for _, k := range st.Keepers {
+			if k.State != "keeps" {
+				return false, fmt.Sprintf("%s: site %s %s the state of its site", n.Host.Name, k.Site, k.State)
+			}
 		}
 		for _, s := range st.Scopes {
 			if !s.Complete {
