@@ -223,3 +223,18 @@ func (in *Incoming) Close() {
 		}
 	}
 }
+
+// Part is how much of a recording an interrupted fetch has left here, in stored
+// bytes, and of how much; size 0: that is not known.
+func (s *Store) Part(ref site.BlobRef) (have, size int64) {
+	_, name := s.backward(ref)
+	b, err := os.ReadFile(name)
+	if err != nil || len(b) < 12+proofLine || binary.BigEndian.Uint32(b[8:]) != crc32.Checksum(b[:8], castagnoli) {
+		return s.Partial(ref), 0
+	}
+	size = int64(binary.BigEndian.Uint64(b))
+	b = b[12:]
+	b = b[:len(b)/proofLine*proofLine]
+	off := int64(binary.BigEndian.Uint64(b[len(b)-proofLine:]))
+	return max(size-off, 0), size
+}

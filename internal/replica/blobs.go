@@ -1,7 +1,6 @@
 package replica
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -27,12 +26,14 @@ const (
 	frameHave = 0x43 // receiver: it is here now, whole and on the medium
 	frameBlob = frameWant
 
-	firstChunk, leastChunk, mostChunk = 4 << 10, 2 << 10, 64 << 10
+	// A piece of a recording is as large as what the line carries in about
+	// aboard beyond its latency, so that whoever speaks next waits no longer.
+	firstChunk, leastChunk, mostChunk = 2 << 10, 1 << 10, 64 << 10
+	aboard                            = 250 * time.Millisecond
 
-	partTime  = 30 * time.Second // a holder may take this long to send a part
-	atOnce    = 2                // recordings on their way here at the same time
-	fastReply = 250 * time.Millisecond
-	slowReply = 600 * time.Millisecond
+	partTime = 30 * time.Second // a holder may take this long to send a part
+	atOnce   = 2                // holders that send us something at the same time
+	ahead    = 4 * mostChunk    // of one recording, held until what proves it is here
 )
 
 // A Want is a recording this node should have, and who may have it, best first.
@@ -64,10 +65,13 @@ type BlobConfig struct {
 }
 
 // Blobs brings recordings here and hands out those that are here. It fetches in
-// parts small enough that at most about half a second of them waits on a slow
-// line, in the bulk class, one recording per holder at a time. What is wanted
-// and cannot be had is asked for again with growing pauses; when nothing is
-// wanted, nothing is said.
+// parts small enough that about a quarter of a second of them waits on a slow
+// line, in the bulk class, from one or two holders. Each part is proven when it
+// comes (blob.Piece); who sent a false one loses the link, and is not asked for a
+// while. A holder of the version before, whose parts prove nothing, sends the
+// recording from its start, and the whole is verified. What is wanted and cannot
+// be had is asked for again with growing pauses; when nothing is wanted, nothing
+// is said.
 type Blobs struct {
 	cfg    BlobConfig
 	bucket *disk.Bucket
@@ -76,20 +80,31 @@ type Blobs struct {
 	done   chan struct{} // closed when Run ends
 	serve  chan struct{} // tokens of parts being read and sent
 
-	mu    sync.Mutex // guards front
-	front []Want     // asked for on demand, newest first
+	mu     sync.Mutex // guards what follows
+	front  []Want     // asked for on demand, newest first
+	coming map[site.BlobRef]Progress
 
 	// owned by Run
+	jobs    map[site.BlobRef]*errand
 	active  map[Peer]*transfer
 	holders map[Peer]*holder
 	timer   *time.Timer
+}
+
+// Progress is how far a recording that is wanted has come.
+type Progress struct {
+	Have, Size  int64 // stored bytes; Size 0: not known yet
+	Asked       int   // holders that are sending now, or were asked to
+	Lack        int   // holders that said they do not have it
+	Unreachable int   // holders that no link can be had with
+	Wrong       int   // holders that sent something else
 }
 
 type blobEvent struct {
 	kind mesh.Kind
 	peer Peer
 	body []byte
-	end  *transfer // a transfer that ended, with err
+	end  *errand // one that ended, with err
 	err  error
 }
 
@@ -97,23 +112,22 @@ type blobEvent struct {
 type holder struct {
 	lacks map[site.BlobRef]time.Time // it said so, then
 	pause time.Duration
-	next  time.Time // do not ask before; zero: now
-}
-
-type transfer struct {
-	ref   site.BlobRef
-	peer  Peer
-	off   int64
-	chunk int
-	asked time.Time
-	w     *io.PipeWriter
-	dead  bool
+	next  time.Time     // do not ask before; zero: now
+	gone  bool          // the last link ended, or could not be had
+	lied  time.Time     // it sent something that is not the recording
+	old   bool          // its parts prove nothing
+	least time.Duration // that an answer has taken since the link came up
 }
 
 type wantFrame struct {
 	Ref []byte `cbor:"1,keyasint"`
 	Off int64  `cbor:"2,keyasint,omitempty"`
 	Len int    `cbor:"3,keyasint"`
+	// A holder that knows of these sends a part that ends at Below, or at the
+	// end of the recording if that is 0, with what proves it. One of the version
+	// before ignores them, and sends from Off on.
+	Prove bool  `cbor:"4,keyasint,omitempty"`
+	Below int64 `cbor:"5,keyasint,omitempty"`
 }
 
 type partFrame struct {
@@ -121,6 +135,8 @@ type partFrame struct {
 	Off  int64  `cbor:"2,keyasint,omitempty"`
 	Size int64  `cbor:"3,keyasint"` // of the whole
 	Data []byte `cbor:"4,keyasint"`
+	// Before is the blob.State at Off; absent in parts that prove nothing.
+	Before []byte `cbor:"5,keyasint,omitempty"`
 }
 
 type refFrame struct {
@@ -134,7 +150,8 @@ func NewBlobs(cfg BlobConfig) (*Blobs, error) {
 		return nil, errors.New("transfer of recordings: Store, Disk, Mesh, Now, Log and Wanted are required")
 	}
 	return &Blobs{cfg: cfg, bucket: disk.NewBucket(cfg.Disk, "blobacks"), events: make(chan blobEvent, 256), poke: make(chan struct{}, 1),
-		done: make(chan struct{}), serve: make(chan struct{}, 4), active: map[Peer]*transfer{}, holders: map[Peer]*holder{}}, nil
+		done: make(chan struct{}), serve: make(chan struct{}, 4), jobs: map[site.BlobRef]*errand{},
+		active: map[Peer]*transfer{}, holders: map[Peer]*holder{}, coming: map[site.BlobRef]Progress{}}, nil
 }
 
 // Poke says that what is wanted may have changed, or that there is reason to
@@ -155,29 +172,13 @@ func (b *Blobs) Fetch(ref site.BlobRef, from []Peer) {
 	b.Poke()
 }
 
-// Acked lists the peers that hold a recording, as they said or showed. Whoever wrote
-// the entry that names it may let go of it once the entry's home is among them.
-func (b *Blobs) Acked(ref site.BlobRef) (by []Peer) {
-	err := b.bucket.ScanPrefix(string(ref[:]), func(key string, _ []byte) error {
-		if len(key) == len(ref)+len(Peer{}) {
-			by = append(by, Peer([]byte(key[len(ref):])))
-		}
-		return nil
-	})
-	if err != nil {
-		b.cfg.Log.Error("Acknowledgements of recordings cannot be read", "err", err)
-	}
-	return by
-}
-
-// Forget drops what is remembered of a recording that was deleted.
-func (b *Blobs) Forget(ctx context.Context, ref site.BlobRef) error {
-	for _, p := range b.Acked(ref) {
-		if err := b.bucket.Delete(ctx, string(ref[:])+string(p[:])); err != nil {
-			return err
-		}
-	}
-	return nil
+// Progress of a recording that is wanted; ok is false when nothing is known of
+// it, because nobody was asked yet or it is here.
+func (b *Blobs) Progress(ref site.BlobRef) (p Progress, ok bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	p, ok = b.coming[ref]
+	return p, ok
 }
 
 // handle takes an event of the mesh from the engine; it says whether it was of
@@ -208,8 +209,8 @@ func (b *Blobs) Run(ctx context.Context) error {
 	defer func() {
 		b.timer.Stop()
 		close(b.done)
-		for _, t := range b.active {
-			t.w.CloseWithError(context.Cause(ctx))
+		for _, j := range b.jobs {
+			j.stop(context.Cause(ctx))
 		}
 		wg.Wait()
 	}()
@@ -239,118 +240,28 @@ func (b *Blobs) holder(p Peer) *holder {
 	return h
 }
 
-// plan starts what can be started and sets the timer for the rest.
-func (b *Blobs) plan(wg *sync.WaitGroup) {
-	now := b.cfg.Now()
-	b.mu.Lock()
-	b.front = slices.DeleteFunc(b.front, func(w Want) bool { return b.cfg.Store.Has(w.Ref) })
-	wants := slices.Clone(b.front)
-	b.mu.Unlock()
-	wants = append(wants, b.cfg.Wanted()...)
-	next := time.Time{}
-	later := func(t time.Time) {
-		if next.IsZero() || t.Before(next) {
-			next = t
-		}
-	}
-	for _, w := range wants {
-		if b.cfg.Store.Has(w.Ref) || b.fetching(w.Ref) {
-			continue
-		}
-		for _, p := range w.From {
-			h := b.holder(p)
-			if said, lacks := h.lacks[w.Ref]; lacks && now.Before(said.Add(lastPause)) {
-				later(said.Add(lastPause))
-				continue
-			}
-			if b.active[p] != nil || len(b.active) >= atOnce {
-				break // its end plans again
-			}
-			if now.Before(h.next) {
-				later(h.next)
-				continue
-			}
-			b.begin(wg, w.Ref, p, now)
-			break
-		}
-	}
-	for _, t := range b.active {
-		late := t.asked.Add(partTime)
-		if !now.Before(late) {
-			t.fail(fmt.Errorf("no answer for %v", partTime))
-			continue
-		}
-		later(late)
-	}
-	if next.IsZero() {
-		b.timer.Stop()
-	} else {
-		b.timer.Reset(max(next.Sub(now), 0))
-	}
-}
-
-func (b *Blobs) fetching(ref site.BlobRef) bool {
-	for _, t := range b.active {
-		if t.ref == ref {
-			return true
-		}
-	}
-	return false
-}
-
-// begin asks p for the first part and lets a goroutine store what comes.
-func (b *Blobs) begin(wg *sync.WaitGroup, ref site.BlobRef, p Peer, now time.Time) {
-	r, w := io.Pipe()
-	t := &transfer{ref: ref, peer: p, off: b.cfg.Store.Partial(ref), chunk: firstChunk, w: w}
-	b.active[p] = t
-	wg.Go(func() { // ends when the pipe is closed
-		err := b.cfg.Store.PutVerified(ref, r)
-		_ = r.CloseWithError(io.ErrClosedPipe)
-		select {
-		case b.events <- blobEvent{end: t, err: err}:
-		case <-b.done:
-		}
-	})
-	b.ask(t, now)
-}
-
-func (b *Blobs) ask(t *transfer, now time.Time) {
-	t.asked = now
-	b.send(t.peer, mesh.Bulk, frameWant, wantFrame{t.ref[:], t.off, t.chunk})
-}
-
 func (b *Blobs) send(p Peer, class mesh.Class, kind byte, v any) {
 	b.cfg.Mesh.Send(mesh.Frame{Peer: mesh.PeerID(p), Class: class, Body: append([]byte{kind}, encode(v)...)})
-}
-
-// fail ends a transfer; its goroutine reports the end.
-func (t *transfer) fail(err error) {
-	if !t.dead {
-		t.dead = true
-		t.w.CloseWithError(err)
-	}
 }
 
 func (b *Blobs) event(ctx context.Context, wg *sync.WaitGroup, ev blobEvent) {
 	now := b.cfg.Now()
 	if ev.end != nil {
-		b.ended(ev.end, ev.err, now)
-		if ref, from := ev.end.ref, ev.end.peer; ev.err == nil {
-			wg.Go(func() { b.heldBy(ctx, ref, from) })
-		}
+		b.ended(ctx, wg, ev.end, ev.err, now)
 		return
 	}
 	switch ev.kind {
 	case mesh.LinkUp:
 		h := b.holder(ev.peer)
-		h.pause, h.next, h.lacks = 0, time.Time{}, nil
-		if t := b.active[ev.peer]; t != nil && !t.dead {
-			b.ask(t, now) // what was asked opened the link, and was lost
+		h.pause, h.next, h.lacks, h.gone, h.old, h.least = 0, time.Time{}, nil, false, false, 0
+		if t := b.active[ev.peer]; t != nil {
+			b.again(t, now) // what was asked opened the link, and was lost
 		}
 		return
 	case mesh.LinkDown:
+		b.holder(ev.peer).gone = true
 		if t := b.active[ev.peer]; t != nil {
-			t.fail(fmt.Errorf("the link ended: %w", io.ErrUnexpectedEOF))
+			b.failed(t, fmt.Errorf("the link ended: %w", io.ErrUnexpectedEOF), now)
 		}
 		return
 	}
@@ -358,7 +269,7 @@ func (b *Blobs) event(ctx context.Context, wg *sync.WaitGroup, ev blobEvent) {
 	switch kind {
 	case frameWant:
 		var w wantFrame
-		if cbor.Unmarshal(body, &w) == nil && len(w.Ref) == 32 && w.Len > 0 && w.Off >= 0 {
+		if cbor.Unmarshal(body, &w) == nil && len(w.Ref) == 32 && w.Len > 0 && w.Off >= 0 && w.Below >= 0 {
 			select {
 			case b.serve <- struct{}{}:
 				wg.Go(func() {
@@ -371,18 +282,18 @@ func (b *Blobs) event(ctx context.Context, wg *sync.WaitGroup, ev blobEvent) {
 	case framePart:
 		var p partFrame
 		if cbor.Unmarshal(body, &p) == nil && len(p.Ref) == 32 {
-			b.part(ev.peer, p, now)
+			b.part(wg, ev.peer, p, now)
 		}
 	case frameNone:
 		var r refFrame
 		if cbor.Unmarshal(body, &r) == nil && len(r.Ref) == 32 {
 			h, ref := b.holder(ev.peer), site.BlobRef(r.Ref)
-			if t := b.active[ev.peer]; t != nil && t.ref == ref { // else nobody asked
+			if t := b.active[ev.peer]; t != nil && t.job.ref == ref { // else nobody asked
 				if h.lacks == nil {
 					h.lacks = map[site.BlobRef]time.Time{}
 				}
 				h.lacks[ref] = now
-				t.fail(errLacks)
+				b.failed(t, errLacks, now)
 			}
 		}
 	case frameHave:
@@ -396,103 +307,4 @@ func (b *Blobs) event(ctx context.Context, wg *sync.WaitGroup, ev blobEvent) {
 			})
 		}
 	}
-}
-
-// heldBy keeps that a peer holds a recording: it said so, or handed it out.
-func (b *Blobs) heldBy(ctx context.Context, ref site.BlobRef, p Peer) bool {
-	if err := b.bucket.Put(ctx, string(ref[:])+string(p[:]), []byte{1}); err != nil {
-		b.cfg.Log.Error("Who holds a recording was not kept", "blob", ref, "err", err)
-		return false
-	}
-	return true
-}
-
-var errLacks = errors.New("the holder does not have it")
-
-// part takes bytes of a transfer and asks for the next ones.
-func (b *Blobs) part(from Peer, p partFrame, now time.Time) {
-	t := b.active[from]
-	if t == nil || t.dead || !bytes.Equal(t.ref[:], p.Ref) || p.Off != t.off {
-		return
-	}
-	if len(p.Data) == 0 && p.Off < p.Size || p.Off+int64(len(p.Data)) > p.Size {
-		t.fail(errors.New("the holder sent a part that cannot be"))
-		return
-	}
-	switch took := now.Sub(t.asked); {
-	case took < fastReply:
-		t.chunk = min(2*t.chunk, mostChunk)
-	case took > slowReply:
-		t.chunk = max(t.chunk/2, leastChunk)
-	}
-	if _, err := t.w.Write(p.Data); err != nil {
-		t.fail(err)
-		return
-	}
-	t.off += int64(len(p.Data))
-	if t.off >= p.Size {
-		t.dead = true
-		t.w.Close() // its goroutine verifies and reports
-		return
-	}
-	b.ask(t, now)
-}
-
-// ended notes how a transfer went.
-func (b *Blobs) ended(t *transfer, err error, now time.Time) {
-	t.dead = true
-	if b.active[t.peer] == t {
-		delete(b.active, t.peer)
-	}
-	h := b.holder(t.peer)
-	if err == nil {
-		h.pause, h.next = 0, time.Time{}
-		b.send(t.peer, mesh.Bulk, frameHave, refFrame{t.ref[:]})
-		if b.cfg.Arrived != nil {
-			b.cfg.Arrived(t.ref)
-		}
-		return
-	}
-	if errors.Is(err, errLacks) {
-		return // the next holder is asked
-	}
-	h.pause = min(max(2*h.pause, firstPause), lastPause)
-	h.next = now.Add(h.pause)
-	b.cfg.Log.Info("Recording did not arrive yet", "blob", t.ref, "peer", mesh.PeerID(t.peer), "bytes", t.off, "err", err)
-}
-
-// answer sends a part of a recording, as fast as the budget allows.
-func (b *Blobs) answer(ctx context.Context, to Peer, w wantFrame) {
-	ref := site.BlobRef(w.Ref)
-	r, err := b.cfg.Store.OpenSealed(ref)
-	if err != nil {
-		b.send(to, mesh.Bulk, frameNone, refFrame{ref[:]})
-		return
-	}
-	defer r.Close()
-	rate, most := 0, int64(min(w.Len, mostChunk))
-	if b.cfg.Budget != nil {
-		if rate = b.cfg.Budget(to); rate > 0 {
-			most = min(most, int64(max(rate/2, 512))) // half a second of it
-		}
-	}
-	p := partFrame{Ref: ref[:], Off: w.Off, Size: r.Stored(), Data: make([]byte, max(0, min(most, r.Stored()-w.Off)))}
-	if _, err := r.Seek(w.Off, io.SeekStart); err == nil {
-		_, err = io.ReadFull(r, p.Data)
-	}
-	if err != nil {
-		b.cfg.Log.Error("Recording cannot be read to be sent", "blob", ref, "err", err)
-		b.send(to, mesh.Bulk, frameNone, refFrame{ref[:]})
-		return
-	}
-	if rate > 0 {
-		pause := time.NewTimer(time.Duration(len(p.Data)) * time.Second / time.Duration(rate))
-		defer pause.Stop()
-		select {
-		case <-pause.C:
-		case <-ctx.Done():
-			return
-		}
-	}
-	b.send(to, mesh.Bulk, framePart, p)
 }

@@ -11,6 +11,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/fxamacker/cbor/v2"
+
 	"carrierclass.net/ccnode/internal/blob"
 	"carrierclass.net/ccnode/internal/disk/disktest"
 	"carrierclass.net/ccnode/internal/site"
@@ -27,18 +29,46 @@ type audio struct {
 	arrived [][]site.BlobRef
 	rate    int
 	stops   []func()
+	harm    []func(mesh.Frame) mesh.Frame // what becomes of frames that a node sends; nil: nothing
+	ids     []Peer
+	drops   [][2]Peer // who ended a link with whom
+}
+
+func (h harmed) Drop(p mesh.PeerID, why error) {
+	h.a.mu.Lock()
+	h.a.drops = append(h.a.drops, [2]Peer{h.a.ids[h.i], Peer(p)})
+	h.a.mu.Unlock()
+	h.Mesh.Drop(p, why)
+}
+
+// harmed is a mesh that changes what goes out.
+type harmed struct {
+	mesh.Mesh
+	a *audio
+	i int
+}
+
+func (h harmed) Send(f mesh.Frame) {
+	h.a.mu.Lock()
+	harm := h.a.harm[h.i]
+	h.a.mu.Unlock()
+	if harm != nil {
+		f = harm(f)
+	}
+	h.Mesh.Send(f)
 }
 
 func (f *fleet) audio() *audio {
 	f.t.Helper()
-	a := &audio{wants: make([][]Want, len(f.nodes)), arrived: make([][]site.BlobRef, len(f.nodes))}
+	a := &audio{wants: make([][]Want, len(f.nodes)), arrived: make([][]site.BlobRef, len(f.nodes)), harm: make([]func(mesh.Frame) mesh.Frame, len(f.nodes))}
 	for i, n := range f.nodes {
+		a.ids = append(a.ids, n.id)
 		s, err := blob.Open(blob.Options{Dir: f.t.TempDir(), Reserve: 1, Log: testLog(), Random: rand.NewChaCha8([32]byte{byte(i)}), Now: time.Now,
 			Free: func(string) (int64, int64, error) { return 1 << 40, 1 << 40, nil }})
 		if err != nil {
 			f.t.Fatal(err)
 		}
-		b, err := NewBlobs(BlobConfig{Store: s, Disk: n.store, Mesh: n.mesh, Now: time.Now, Log: testLog(),
+		b, err := NewBlobs(BlobConfig{Store: s, Disk: n.store, Mesh: harmed{n.mesh, a, i}, Now: time.Now, Log: testLog(),
 			Wanted: func() []Want { a.mu.Lock(); defer a.mu.Unlock(); return slices.Clone(a.wants[i]) },
 			Arrived: func(r site.BlobRef) {
 				a.mu.Lock()
@@ -101,7 +131,8 @@ func (a *audio) wait(t *testing.T, i int, ref site.BlobRef, limit time.Duration)
 	t.Helper()
 	for end := time.Now().Add(limit); !a.stores[i].Has(ref); time.Sleep(50 * time.Millisecond) {
 		if time.Now().After(end) {
-			t.Fatalf("recording did not arrive in %v (%d bytes did)", limit, a.stores[i].Partial(ref))
+			have, size := a.stores[i].Part(ref)
+			t.Fatalf("recording did not arrive in %v (%d bytes of %d did)", limit, have, size)
 		}
 	}
 }
@@ -161,7 +192,7 @@ func TestInterruptedFetchGoesOnWhereItStopped(t *testing.T) {
 		ref, p := a.record(t, 0, 400_000)
 		a.want(1, Want{ref, []Peer{f.nodes[0].id}})
 		time.Sleep(8 * time.Second)
-		got := a.stores[1].Partial(ref)
+		got, _ := a.stores[1].Part(ref)
 		if got < 50_000 || got > 250_000 {
 			t.Fatalf("%d bytes in 8 s at 20 kB/s", got)
 		}
@@ -221,7 +252,7 @@ func TestACallSlowsARecordingAtOnce(t *testing.T) {
 		ref, _ := a.record(t, 0, 100_000)
 		a.want(1, Want{ref, []Peer{f.nodes[0].id}})
 		time.Sleep(10 * time.Second)
-		if got := a.stores[1].Partial(ref); got > 45_000 {
+		if got, _ := a.stores[1].Part(ref); got > 45_000 {
 			t.Fatalf("%d bytes in 10 s, the budget is 4 kB/s", got)
 		}
 		a.mu.Lock()
@@ -231,12 +262,137 @@ func TestACallSlowsARecordingAtOnce(t *testing.T) {
 	})
 }
 
+// Each kind of lie: the recording arrives whole from the other holder, the liar
+// loses its link, and nothing that was here is fetched again.
+func TestAFalsePartCostsItsSenderTheLink(t *testing.T) {
+	for _, first := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			f := newFleet(t, siteA, siteB, siteB)
+			defer f.stop()
+			a := f.audio()
+			defer a.stop()
+			f.net.Delay(5 * time.Millisecond)
+			ref, p := a.record(t, 0, 300_000)
+			a.want(2, Want{ref, []Peer{f.nodes[0].id}})
+			a.wait(t, 2, ref, 20*time.Second)
+			a.mu.Lock()
+			a.rate = 60_000
+			lies := 0
+			a.harm[2] = func(fr mesh.Frame) mesh.Frame {
+				var part partFrame
+				if fr.Body[0] != framePart || cbor.Unmarshal(fr.Body[1:], &part) != nil || len(part.Data) == 0 {
+					return fr
+				}
+				lies++
+				part.Data[len(part.Data)/2] ^= 1
+				fr.Body = append([]byte{framePart}, encode(part)...)
+				return fr
+			}
+			a.mu.Unlock()
+			from := []Peer{f.nodes[2].id, f.nodes[0].id}
+			if !first { // it comes to help
+				slices.Reverse(from)
+			}
+			a.want(1, Want{ref, from})
+			a.wait(t, 1, ref, 30*time.Second)
+			a.same(t, 1, ref, p)
+			time.Sleep(time.Second)
+			// Beside another one it sends a few before what shows the first as a lie.
+			if lies == 0 || first && lies > 1 || lies > 4 {
+				t.Fatalf("%d false parts were sent: the first one should have ended it", lies)
+			}
+			if by := a.blobs[1].Acked(ref); len(by) != 1 || by[0] != f.nodes[0].id {
+				t.Errorf("held by %x", by)
+			}
+			a.mu.Lock()
+			defer a.mu.Unlock()
+			if !slices.Equal(a.drops, [][2]Peer{{f.nodes[1].id, f.nodes[2].id}}) {
+				t.Errorf("links ended: %x", a.drops)
+			}
+		})
+	}
+}
+
+func TestTwoHoldersSendPartsOfOneRecording(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFleet(t, siteA, siteB, siteB)
+		defer f.stop()
+		a := f.audio()
+		defer a.stop()
+		f.net.Delay(5 * time.Millisecond)
+		ref, p := a.record(t, 0, 1_000_000)
+		a.want(2, Want{ref, []Peer{f.nodes[0].id}})
+		a.wait(t, 2, ref, 20*time.Second)
+		a.mu.Lock()
+		a.rate = 20_000
+		a.mu.Unlock()
+		start := time.Now()
+		a.want(1, Want{ref, []Peer{f.nodes[0].id, f.nodes[2].id}})
+		time.Sleep(10 * time.Second)
+		if p, ok := a.blobs[1].Progress(ref); !ok || p.Asked != 2 || p.Size != 1_000_000 || p.Have < 100_000 {
+			t.Errorf("progress after 10 s: %+v %v", p, ok)
+		}
+		// One of the two goes away in the middle, the other one goes on.
+		time.Sleep(5 * time.Second)
+		f.cut([]int{0, 1}, []int{2})
+		time.Sleep(5 * time.Second)
+		f.net.Heal()
+		a.wait(t, 1, ref, 2*time.Minute)
+		a.same(t, 1, ref, p)
+		if took := time.Since(start); took > 40*time.Second {
+			t.Errorf("it took %v; one holder alone takes 50 s", took)
+		}
+		time.Sleep(time.Second)
+		if by := a.blobs[1].Acked(ref); len(by) != 2 {
+			t.Errorf("%d holders are known", len(by))
+		}
+	})
+}
+
+// A node of the version before neither asks for proofs nor gives them.
+func TestRecordingsCrossVersions(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFleet(t, siteA, siteB)
+		defer f.stop()
+		a := f.audio()
+		defer a.stop()
+		f.net.Delay(5 * time.Millisecond)
+		proven := 0
+		a.mu.Lock()
+		a.harm[1] = func(fr mesh.Frame) mesh.Frame { // it asks as the version before
+			var w wantFrame
+			if fr.Body[0] == frameWant && cbor.Unmarshal(fr.Body[1:], &w) == nil {
+				w.Prove, w.Below = false, 0
+				fr.Body = append([]byte{frameWant}, encode(w)...)
+			}
+			return fr
+		}
+		a.harm[0] = func(fr mesh.Frame) mesh.Frame {
+			var p partFrame
+			if fr.Body[0] == framePart && cbor.Unmarshal(fr.Body[1:], &p) == nil && p.Before != nil {
+				proven++
+			}
+			return fr
+		}
+		a.mu.Unlock()
+		ref, p := a.record(t, 0, 200_000)
+		a.want(1, Want{ref, []Peer{f.nodes[0].id}})
+		a.wait(t, 1, ref, 20*time.Second)
+		a.same(t, 1, ref, p)
+		if proven != 0 {
+			t.Fatalf("%d parts were proven to one that did not ask", proven)
+		}
+	})
+}
+
 // FuzzFrame feeds frames of recordings from outside: nothing may panic, and
 // nothing that was not asked for may be stored.
 func FuzzFrame(f *testing.F) {
-	f.Add(byte(0), encode(wantFrame{make([]byte, 32), 0, 10}))
-	f.Add(byte(0), encode(wantFrame{make([]byte, 32), 1 << 62, 1 << 62}))
-	f.Add(byte(1), encode(partFrame{make([]byte, 32), -5, 7, []byte("x")}))
+	f.Add(byte(0), encode(wantFrame{Ref: make([]byte, 32), Len: 10}))
+	f.Add(byte(0), encode(wantFrame{make([]byte, 32), 1 << 62, 1 << 62, true, 1 << 62}))
+	f.Add(byte(1), encode(partFrame{make([]byte, 32), -5, 7, []byte("x"), nil}))
+	f.Add(byte(1), encode(partFrame{make([]byte, 32), -64, 1 << 62, []byte("x"), make([]byte, 32)}))
+	f.Add(byte(1), encode(partFrame{make([]byte, 32), 0, 0, nil, make([]byte, 32)}))
 	f.Add(byte(2), encode(refFrame{make([]byte, 32)}))
 	f.Add(byte(3), encode(refFrame{[]byte{1}}))
 	dir := f.TempDir()
@@ -258,12 +414,15 @@ func FuzzFrame(f *testing.F) {
 		}
 		var wg sync.WaitGroup
 		// A transfer is under way, so that parts are looked at.
-		r, w := io.Pipe()
-		go func() { _, _ = io.Copy(io.Discard, r) }()
-		b.active[Peer{2}] = &transfer{peer: Peer{2}, chunk: firstChunk, asked: time.Now(), w: w}
+		b.begin(site.BlobRef{}, Peer{2}, time.Now())
+		defer func() {
+			close(b.done)
+			for _, j := range b.jobs {
+				j.stop(io.EOF)
+			}
+			wg.Wait()
+		}()
 		b.event(t.Context(), &wg, blobEvent{kind: mesh.Received, peer: Peer{2}, body: append([]byte{frameBlob | kind&3}, body...)})
-		wg.Wait()
-		w.Close()
 		if len(s.List()) != 0 {
 			t.Fatal("something was stored")
 		}
