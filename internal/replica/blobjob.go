@@ -423,11 +423,16 @@ func (b *Blobs) forward(wg *sync.WaitGroup, j *errand) {
 // lied ends the link with a holder that sent something false, and asks it
 // nothing for a while. What it sent cost us nothing else.
 func (b *Blobs) lied(p Peer, why error, now time.Time) {
-	b.holder(p).lied = now
-	b.cfg.Log.Warn("A box sent something that is not the recording; its link is ended", "peer", mesh.PeerID(p), "err", why)
+	h := b.holder(p)
+	known := !h.lied.IsZero() && now.Before(h.lied.Add(lastPause))
+	h.lied = now
 	if t := b.active[p]; t != nil {
 		b.failed(t, why, now)
 	}
+	if known {
+		return // what was on its way, or held, when the first one showed
+	}
+	b.cfg.Log.Warn("A box sent something that is not the recording; its link is ended", "peer", mesh.PeerID(p), "err", why)
 	b.cfg.Mesh.Drop(mesh.PeerID(p), why)
 }
 
