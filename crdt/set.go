@@ -331,3 +331,24 @@ func (s *Set) Final(table uint16, rec string) (Version, bool) {
 	}
 	return s.export(*r.final), true
 }
+
+// Mentions says whether the value of any live version, of whatever table and
+// field, contains part: what it names must not be thrown away, whether or not
+// this program knows the field. It looks at everything.
+func (s *Set) Mentions(part []byte) bool {
+	for _, t := range s.tables {
+		for _, r := range t {
+			if r.final != nil && bytes.Contains(r.final.value, part) {
+				return true
+			}
+			for _, f := range r.fields {
+				for _, v := range f.vs {
+					if bytes.Contains(v.value, part) {
+						return true
+					}
+				}
+			}
+		}
+	}
+	return false
+}
