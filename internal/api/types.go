@@ -280,6 +280,7 @@ type Message struct {
 	CutOff   bool          `json:"cutOff,omitempty"`
 	LeftAt   string        `json:"leftAt,omitempty" doc:"Code of the site where it was recorded"`
 	Audio    string        `json:"audio" enum:"here,arriving" doc:"Whether its audio is on this box"`
+	Arrived  float64       `json:"arrived,omitempty" doc:"What part of its audio is here, of 1, while it arrives"`
 	Blob     string        `json:"blob" doc:"SHA-256 of the stored audio"`
 }
 

@@ -6,13 +6,12 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"slices"
 	"sync"
 
-	"carrierclass.net/ccnode/crdt"
 	"carrierclass.net/ccnode/features/media"
 	"carrierclass.net/ccnode/features/voicemail"
 	"carrierclass.net/ccnode/internal/blob"
-	"carrierclass.net/ccnode/internal/replica"
 	"carrierclass.net/ccnode/internal/site"
 )
 
@@ -91,6 +90,13 @@ func (a *arrivals) wait(ctx context.Context, s *blob.Store, ref site.BlobRef) er
 	}
 	a.waiting[ref] = append(a.waiting[ref], ch)
 	a.mu.Unlock()
+	defer func() {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		if a.waiting[ref] = slices.DeleteFunc(a.waiting[ref], func(o chan struct{}) bool { return o == ch }); len(a.waiting[ref]) == 0 {
+			delete(a.waiting, ref)
+		}
+	}()
 	if s.Has(ref) {
 		return nil
 	}
@@ -109,35 +115,6 @@ func (a *arrivals) here(ref site.BlobRef) {
 		close(ch)
 	}
 	delete(a.waiting, ref)
-}
-
-// holders are the nodes that may have a recording: those where the message was
-// left, and those of the mailbox's home.
-func (n *Node) holders(ref site.BlobRef) (out []replica.Peer) {
-	add := func(of site.ID) {
-		for _, x := range n.state.Nodes(of) {
-			if x.ID != n.id.Node() {
-				out = append(out, crdt.NodeID(x.ID))
-			}
-		}
-	}
-	add(n.member.Site)
-	for _, m := range n.state.MessagesWith(ref) {
-		if m.LeftAt != n.member.Site {
-			add(m.LeftAt)
-		}
-	}
-	return out
-}
-
-// wanted lists the recordings that our mailboxes name.
-func (n *Node) wanted() (out []replica.Want) {
-	for _, ref := range n.state.Blobs() {
-		if !n.blobs.Has(ref) {
-			out = append(out, replica.Want{Ref: ref, From: n.holders(ref)})
-		}
-	}
-	return out
 }
 
 // wavOf serves a stored recording as a file whose head knows its length.

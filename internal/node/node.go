@@ -368,7 +368,7 @@ func (n *Node) openState(ctx context.Context, cancel context.CancelCauseFunc, ro
 			case state.TableTrunk, state.TableInbound, state.TableUser:
 				n.linesChanged()
 			}
-			if c.Table == state.TableMessage || c.Table == state.TableUser {
+			if c.Table == state.TableMessage || c.Table == state.TableUser || c.Table == state.TableMenu {
 				n.fetch.Poke()
 				return
 			}

@@ -105,6 +105,7 @@ func (n *Node) ready(ctx context.Context, fresh bool) error {
 			n.log.Warn("Recordings are not fetched any more", "err", err)
 		}
 	})
+	n.wg.Go(func() { n.collect(ctx) })
 	if n.cfg.BehindNAT {
 		n.keeper = newKeeper(n)
 		n.wg.Go(func() { n.keeper.run(ctx) })

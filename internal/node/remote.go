@@ -81,6 +81,8 @@ func (n *Node) messages(mailbox site.RecordID) []api.Message {
 			CutOff: m.CutOff, LeftAt: left.Code, Audio: "arriving", Blob: m.Audio.String()}
 		if n.blobs.Has(m.Audio) {
 			x.Audio = "here"
+		} else if p, ok := n.fetch.Progress(m.Audio); ok && p.Size > 0 {
+			x.Arrived = float64(p.Have*100/p.Size) / 100
 		}
 		out = append(out, x)
 	}
@@ -102,19 +104,14 @@ func (b *backend) Audio(ctx context.Context, who string, id site.RecordID) (io.R
 	return s, nil
 }
 
-// audioOf waits a while for a recording that is on its way.
+// audioOf waits for a recording that is on its way, as long as it gets on.
 func (n *Node) audioOf(ctx context.Context, user, id site.RecordID) (io.ReadCloser, error) {
 	m, ok := n.state.Message(id)
 	if !ok || m.Mailbox != user {
 		return nil, api.NotFound("no message "+id.String()+" in that mailbox", "\"ccnode voicemail list USER\" shows them")
 	}
-	if !n.blobs.Has(m.Audio) {
-		n.fetch.Fetch(m.Audio, n.holders(m.Audio))
-		wctx, cancel := context.WithTimeout(ctx, 20*time.Second)
-		defer cancel()
-		if err := n.arrivals.wait(wctx, n.blobs, m.Audio); err != nil {
-			return nil, api.Unavailable("the recording has not arrived yet", "try again later; it is asked for first now")
-		}
+	if err := n.bring(ctx, m.Audio); err != nil {
+		return nil, err
 	}
 	r, err := n.wavOf(m.Audio)
 	return r, refuse(err)

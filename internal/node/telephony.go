@@ -67,7 +67,7 @@ func (n *Node) openTelephony(ctx context.Context, cancel context.CancelCauseFunc
 	}
 	rooms.add(func() { t.media.Close() })
 
-	mail, err := voicemail.New(voicemail.Config{Mailboxes: n.state.Mailboxes(), Blobs: audio{n}, Site: func() site.ID { return n.member.Site },
+	mail, err := voicemail.New(voicemail.Config{Mailboxes: mailboxes{n.state.Mailboxes(), n}, Blobs: audio{n}, Site: func() site.ID { return n.member.Site },
 		Zone: func(site.RecordID) *time.Location { return time.Local }, Now: n.now, Rand: n.rand, Logger: n.log.With("room", "voicemail")})
 	if err != nil {
 		return err

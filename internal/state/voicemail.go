@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"crypto/subtle"
+	"encoding/hex"
 	"fmt"
 	"maps"
 	"slices"
@@ -130,7 +131,7 @@ func (s *State) Message(id site.RecordID) (site.Message, bool) {
 	return site.Message{}, false
 }
 
-// Blobs lists the audio that live entries and greetings of the own site name.
+// Blobs lists the audio that live entries, greetings and menus of the site name.
 func (s *State) Blobs() (out []site.BlobRef) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
@@ -141,6 +142,14 @@ func (s *State) Blobs() (out []site.BlobRef) {
 	for _, u := range s.ix.users {
 		for _, ref := range u.greetings {
 			seen[ref] = true
+		}
+	}
+	for _, x := range s.ix.records[TableMenu] {
+		m, ok := x.(site.Menu)
+		for _, part := range []site.MenuPart{m.Open, m.Closed} {
+			if b, err := hex.DecodeString(part.Audio); ok && err == nil && len(b) == len(site.BlobRef{}) {
+				seen[site.BlobRef(b)] = true
+			}
 		}
 	}
 	return slices.Collect(maps.Keys(seen))

@@ -39,7 +39,7 @@ export async function drawVoicemail(page) {
 function message(page, m) {
   const path = at("users", mailbox, "messages", m.id);
   const c = card(p(el("strong", null, m.fromName ? m.fromName + " (" + m.from + ")" : m.from || "unknown"), m.heard ? "" : " · new"),
-    quiet([when(m.at), Math.round(m.seconds) + " s", m.folder, m.cutOff && "cut off", m.audio === "arriving" && "its audio is still on the way here"].filter(Boolean).join(" · ")));
+    quiet([when(m.at), Math.round(m.seconds) + " s", m.folder, m.cutOff && "cut off", m.audio === "arriving" && "its audio is still on the way here" + (m.arrived ? ", " + Math.floor(m.arrived * 100) + " % have arrived" : "")].filter(Boolean).join(" · ")));
   const move = (folder) => async () => {
     await ask("PATCH", path, { folder });
     await page.redraw();
