@@ -195,6 +195,8 @@ type peer struct {
 	// guest are scopes all nodes hold that the peer wishes to exchange on this
 	// link though nothing here says so: it goes round somebody it cannot reach.
 	guest  []crdt.Scope
+	own    []crdt.Scope // Shared without them: our own wish
+	doubt  bool         // we may lack what it knows to have told us: see Doubt
 	linked bool
 	heard  bool   // its hello arrived on this link
 	link   uint64 // counts the links
@@ -278,13 +280,10 @@ func (m *Machine) Configure(ns []Neighbour) {
 			p = &peer{}
 		}
 		delete(m.away, n.Peer)
-		if p.linked {
-			may := peer{Neighbour: n}
-			p.guest = slices.DeleteFunc(p.guest, func(s crdt.Scope) bool { return !may.welcome(s) })
-			n.Shared = join(n.Shared, p.guest)
-		}
-		other := p.linked && (stranger != nil || !slices.Equal(p.Shared, n.Shared) || !slices.Equal(p.May, n.May))
-		p.Neighbour = n
+		before, own, may := p.Shared, p.own, p.May
+		p.Neighbour, p.own = n, n.Shared
+		p.settle(p.guest)
+		other := p.linked && (stranger != nil || !slices.Equal(before, p.Shared) || !slices.Equal(own, p.own) || !slices.Equal(may, p.May))
 		p.clear = nil // the numbers may have been given anew
 		m.peers[n.Peer] = p
 		m.order = append(m.order, n.Peer)
@@ -330,7 +329,7 @@ func (m *Machine) hail(p *peer, answer bool) {
 	for _, s := range p.Shared {
 		fp := m.view.Fingerprint(s)
 		c := m.view.Taken(p.Peer, s)
-		h.Scopes = append(h.Scopes, helloScope{Scope: []byte(s), Fingerprint: fp[:], Epoch: c.Epoch, N: c.N, Head: m.view.Head(s)})
+		h.Scopes = append(h.Scopes, helloScope{Scope: []byte(s), Fingerprint: fp[:], Epoch: c.Epoch, N: c.N, Head: m.view.Head(s), Guest: !slices.Contains(p.own, s)})
 	}
 	m.send(p, kindHello, h)
 }
@@ -506,7 +505,7 @@ func (m *Machine) batch(p *peer, b batchMsg) error {
 }
 
 func (m *Machine) hello(p *peer, h hello) error {
-	p.heard, p.epoch = true, h.Epoch
+	p.heard, p.doubt, p.epoch = true, false, h.Epoch
 	m.ready.Clocks = append(m.ready.Clocks, Clock{p.Peer, crdt.Stamp(h.Clock)})
 	p.scopes = map[crdt.Scope]*exchange{}
 	if p.pushed == nil {
@@ -610,6 +609,9 @@ func (m *Machine) Owed(id Peer, limit int) (changes int) {
 	if p == nil {
 		return 0
 	}
+	if p.doubt {
+		changes = 1 // it is owed a question
+	}
 	for _, s := range p.Shared {
 		n := m.view.Acked(id, s)
 		if x := p.scopes[s]; x != nil && !x.skipped {
@@ -652,6 +654,26 @@ func (m *Machine) Owed(id Peer, limit int) (changes int) {
 		}
 	}
 	return changes
+}
+
+// Doubt says that this node may lack what others believe it has: its disk was
+// set back, or damaged. Nobody owes it that, so it has to ask: every neighbour
+// that was not heard since the start is wanted once.
+func (m *Machine) Doubt() {
+	for _, p := range m.peers {
+		p.doubt = len(p.Shared) > 0 && !(p.linked && p.heard)
+	}
+	m.pump()
+}
+
+// Doubts says whether a neighbour is still to be asked.
+func (m *Machine) Doubts() bool {
+	for _, p := range m.peers {
+		if p.doubt {
+			return true
+		}
+	}
+	return false
 }
 
 // Drained says that everything this node knew was acknowledged by id on the

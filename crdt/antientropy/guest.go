@@ -31,27 +31,28 @@ func (p *peer) welcome(s crdt.Scope) bool {
 }
 
 // leave ends being a guest.
-func (p *peer) leave() {
-	if len(p.guest) > 0 {
-		p.Shared = slices.DeleteFunc(slices.Clone(p.Shared), func(s crdt.Scope) bool { return slices.Contains(p.guest, s) })
-		p.guest = nil
-	}
+func (p *peer) leave() { p.guest, p.Shared = nil, p.own }
+
+// settle takes a list of guest scopes and says whether there are more than before.
+func (p *peer) settle(guest []crdt.Scope) (more bool) {
+	guest = slices.DeleteFunc(guest, func(s crdt.Scope) bool { return !p.welcome(s) || slices.Contains(p.own, s) })
+	more = slices.ContainsFunc(guest, func(s crdt.Scope) bool { return !slices.Contains(p.guest, s) })
+	p.guest, p.Shared = guest, join(p.own, guest)
+	return more
 }
 
 // welcome takes the wishes of a hello, and says whether we have to say ours anew.
+// What the peer says only because we wish it is no wish: two would else take each
+// other's echo for one and say hello for ever.
 func (m *Machine) welcome(p *peer, h hello) (news bool) {
 	before := p.Shared
-	wished := func(s crdt.Scope) bool {
-		return slices.ContainsFunc(h.Scopes, func(x helloScope) bool { return crdt.Scope(x.Scope) == s })
-	}
-	keep := slices.DeleteFunc(slices.Clone(p.guest), func(s crdt.Scope) bool { return !wished(s) || !p.welcome(s) })
-	p.leave()
-	for _, s := range append([]crdt.Scope{crdt.Trust, crdt.Fleet}, p.May...) {
-		if wished(s) && !slices.Contains(p.Shared, s) && !slices.Contains(keep, s) {
-			keep, news = append(keep, s), true
+	var wishes []crdt.Scope
+	for _, x := range h.Scopes {
+		if !x.Guest {
+			wishes = append(wishes, crdt.Scope(x.Scope))
 		}
 	}
-	p.guest, p.Shared = keep, join(p.Shared, keep)
+	news = p.settle(wishes)
 	if !slices.Equal(before, p.Shared) {
 		p.clear = nil
 	}

@@ -85,3 +85,31 @@ func TestAGuestGetsOnlyWhatItMay(t *testing.T) {
 		}
 	}
 }
+
+// TestTwoGuestsDoNotEcho: each side wishes to exchange what the other does not,
+// and their hellos cross. What one says because the other wishes it is no wish.
+func TestTwoGuestsDoNotEcho(t *testing.T) {
+	w := newWorld(t, 2)
+	a, b := w.boxes[0], w.boxes[1]
+	site := crdt.SiteScope([10]byte{9})
+	a.m.Configure([]Neighbour{{Peer: b.id, Shared: []crdt.Scope{crdt.Fleet}, May: []crdt.Scope{site}}})
+	b.m.Configure([]Neighbour{{Peer: a.id, Shared: []crdt.Scope{site}}})
+	w.link(0, 1, true)
+	w.settle()
+	for range 3 {
+		for _, wish := range [][]crdt.Scope{{crdt.Fleet}, {crdt.Trust, crdt.Fleet}, nil} {
+			w.sent = 0
+			a.m.Configure([]Neighbour{{Peer: b.id, Shared: wish, May: []crdt.Scope{site}}})
+			b.m.Configure([]Neighbour{{Peer: a.id, Shared: append(slices.Clone(wish), site)}})
+			w.collect(0)
+			w.collect(1)
+			w.settle()
+			if w.sent > 12 {
+				t.Fatalf("%d messages because the wishes changed", w.sent)
+			}
+		}
+	}
+	if !slices.Equal(a.m.peers[b.id].Shared, []crdt.Scope{site}) || !slices.Equal(b.m.peers[a.id].Shared, []crdt.Scope{site}) {
+		t.Errorf("shared %v and %v", a.m.peers[b.id].Shared, b.m.peers[a.id].Shared)
+	}
+}

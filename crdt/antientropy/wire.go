@@ -47,6 +47,7 @@ type helloScope struct {
 	Epoch       uint32 `cbor:"3,keyasint,omitempty"` // the sender's cursor into the receiver's numbers
 	N           uint64 `cbor:"4,keyasint,omitempty"`
 	Head        uint64 `cbor:"5,keyasint,omitempty"` // the sender's own last number
+	Guest       bool   `cbor:"6,keyasint,omitempty"` // only because the receiver wishes it
 }
 
 type batchMsg struct {

@@ -273,10 +273,11 @@ func (n *Node) goRound(ctx context.Context) {
 		p := n.planNow()
 		pending := n.reviewKept()
 		if err := n.engine.TopologyChanged(ctx); err != nil {
-			if !errors.Is(err, replica.ErrStopped) && ctx.Err() == nil {
-				n.log.Warn("The exchange goes by an old list of nodes", "err", err)
+			if errors.Is(err, replica.ErrStopped) || ctx.Err() != nil {
+				return
 			}
-			return
+			n.log.Warn("What is exchanged with whom could not be settled; it is tried again", "err", err)
+			pending = true
 		}
 		if n.nameKeeper(ctx, p) || pending {
 			look.Reset(pause)
@@ -301,6 +302,8 @@ func (n *Node) keepers() []api.Keeper {
 			out = append(out, api.Keeper{Site: x.Code, State: word})
 		}
 	}
-	slices.SortFunc(out, func(a, b api.Keeper) int { return cmp.Or(strings.Compare(a.State, b.State), strings.Compare(a.Site, b.Site)) })
+	slices.SortFunc(out, func(a, b api.Keeper) int {
+		return cmp.Or(strings.Compare(a.State, b.State), strings.Compare(a.Site, b.Site))
+	})
 	return out
 }

@@ -194,6 +194,9 @@ func (e *Engine) flush() {
 	t.commit()
 }
 
+// wall is the time of day.
+func (e *Engine) wall() time.Time { return e.cfg.Wall() }
+
 // need is scope for the engine's goroutine while it does not hold mu: readers
 // may look at the map meanwhile.
 func (e *Engine) need(name crdt.Scope) *scope {

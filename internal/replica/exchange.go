@@ -42,7 +42,8 @@ type exchange struct {
 	machine   *antientropy.Machine
 	sketchKey riblt.Key // so that nobody can prepare ids that collide
 	events    <-chan mesh.Event
-	timer     *time.Timer
+	timer     *time.Timer // nil in a Stepper
+	due       time.Time   // in a Stepper: when tick is to be called, zero: not
 	cursors   map[cursorKey]*cursors
 	stalled   []*delivery          // could not be stored; tried again
 	queues    map[Peer][]*delivery // the first of each is being verified
@@ -53,6 +54,8 @@ type exchange struct {
 	submit    chan *delivery // to the goroutine that feeds the pool
 	kept      int            // frames kept as evidence
 	rolled    bool           // a new actor was drawn on evidence
+	doubt     bool           // the disk lost something: each neighbour is to be asked once
+	ask       bool           // the machine is to be told of that
 
 	mu    sync.Mutex // guards what follows, read by Status
 	peers map[Peer]*contact
@@ -90,11 +93,6 @@ func (x *exchange) init(e *Engine) {
 func (x *exchange) start(ctx context.Context, wg *sync.WaitGroup) {
 	x.timer = time.NewTimer(time.Hour)
 	x.timer.Stop()
-	seed, err := x.e.random32()
-	if err != nil {
-		x.e.log.Warn("No random number for the pauses between attempts", "err", err)
-	}
-	x.rng = rand.New(rand.NewPCG(uint64(seed), uint64(x.epoch)))
 	if x.e.cfg.Mesh != nil {
 		x.events = x.e.cfg.Mesh.Events()
 	}
@@ -110,7 +108,18 @@ func (x *exchange) start(ctx context.Context, wg *sync.WaitGroup) {
 			}
 		}
 	})
+	x.begin()
+}
+
+// begin makes the first plans.
+func (x *exchange) begin() {
+	seed, err := x.e.random32()
+	if err != nil {
+		x.e.log.Warn("No random number for the pauses between attempts", "err", err)
+	}
+	x.rng = rand.New(rand.NewPCG(uint64(seed), uint64(x.epoch)))
 	x.machine.Configure(x.e.cfg.Topo.Neighbours())
+	x.ask = x.doubt
 	x.drain()
 }
 
@@ -274,11 +283,14 @@ func (x *exchange) arm() {
 		}
 	}
 	x.mu.Unlock()
-	if next.IsZero() {
+	switch {
+	case x.timer == nil:
+		x.due = next
+	case next.IsZero():
 		x.timer.Stop()
-		return
+	default:
+		x.timer.Reset(max(next.Sub(x.e.cfg.Now()), 0))
 	}
-	x.timer.Reset(max(next.Sub(x.e.cfg.Now()), 0))
 }
 
 // answerTime is how long a linked peer that is owed something may be silent
@@ -318,6 +330,10 @@ func (x *exchange) silent(now time.Time) {
 // drain does the machine's work until there is none.
 func (x *exchange) drain() {
 	for {
+		if x.ask {
+			x.ask = false
+			x.machine.Doubt()
+		}
 		r := x.machine.Ready()
 		if len(r.Incoming)+len(r.Acked)+len(r.Delivered)+len(r.Messages)+len(r.Drop)+len(r.Dial)+len(r.Offered)+len(r.Equal)+len(r.Differ)+len(r.Clocks) == 0 {
 			return
@@ -369,8 +385,12 @@ func (x *exchange) drain() {
 			delete(x.contact(s.Peer).equal, s.Scope)
 		}
 		x.mu.Unlock()
+		if x.doubt && !x.ask && len(r.Clocks) > 0 && !x.machine.Doubts() {
+			x.doubt = false
+			x.e.chores.dead = append(x.e.chores.dead, keyDoubt)
+		}
 		for _, c := range r.Clocks {
-			x.compareClocks(c, now)
+			x.compareClocks(c, x.e.wall())
 		}
 		for _, o := range r.Offered {
 			if x.e.cfg.Offered != nil {

@@ -46,7 +46,7 @@ func (e *Engine) retryHeld() {
 		return
 	}
 	ids := make([]crdt.ID, 0, len(e.held))
-	now, synced := e.cfg.Now(), e.cfg.Synced()
+	now, synced := e.wall(), e.cfg.Synced()
 	for id, h := range e.held {
 		if h.busy {
 			continue

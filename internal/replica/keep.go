@@ -112,7 +112,7 @@ func (e *Engine) spare() {
 		e.sparedBy.Stop()
 		e.sparedBy = nil
 	}
-	if len(e.spared) > 0 { // of our own memory: the mesh is not touched
+	if len(e.spared) > 0 && e.x.timer != nil { // of our own memory: the mesh is not touched
 		e.sparedBy = time.AfterFunc(forgetAfter+time.Second, func() {
 			e.enqueue(func(t *turn) { t.after = append(t.after, e.forgetScopes) })
 		})

@@ -24,6 +24,7 @@ import (
 var (
 	keyActor   = []byte("s/actor")
 	keyClock   = []byte("s/clock")
+	keyDoubt   = []byte("s/doubt") // there while a neighbour is still to be asked what the disk lost
 	keyMachine = []byte("s/machine")
 	keyNode    = []byte("s/node")
 )

@@ -105,6 +105,10 @@ func (e *Engine) identify(lost bool, start *disk.Batch) error {
 		e.report("a new actor was drawn: " + why)
 	}
 	start.Put(keyActor, encode(identity{actor, e.cfg.Node[:], e.cfg.Machine}))
+	if why != "first start" {
+		start.Put(keyDoubt, []byte{1})
+		e.x.doubt = true
+	}
 	return nil
 }
 
@@ -117,6 +121,7 @@ func (e *Engine) reload() error {
 	e.x.out = nil
 	e.held, e.outbox = map[crdt.ID]*heldChange{}, map[crdt.ID]*outgoing{}
 	e.chores, e.unnumbered = chores{}, nil
+	before := e.x.cursors
 	e.x.cursors = map[cursorKey]*cursors{}
 	now := e.cfg.Now()
 	hurt := map[crdt.Scope]bool{}
@@ -127,6 +132,9 @@ func (e *Engine) reload() error {
 			if cbor.Unmarshal(b, &s) == nil {
 				e.clock.witness(s)
 			}
+		}
+		if _, err := r.Get(keyDoubt); err == nil {
+			e.x.doubt = true
 		}
 		if err := e.readChanges(r, now); err != nil {
 			return err
@@ -141,6 +149,13 @@ func (e *Engine) reload() error {
 	})
 	if err != nil {
 		return err
+	}
+	for k, old := range before { // what peers acknowledged since it was last written
+		if c := e.x.cursor(k.peer, k.scope); !hurt[k.scope] && old.Acked > c.Acked {
+			c.Acked = old.Acked
+			e.x.setAcked(k, c.Acked)
+			e.x.note(k)
+		}
 	}
 	e.hurt = len(hurt) > 0
 	e.completeArrivals()

@@ -96,7 +96,7 @@ func (v machineView) Believes(s crdt.Scope, c antientropy.Cursor) bool {
 
 func (v machineView) Taken(p Peer, s crdt.Scope) antientropy.Cursor { return v.e.x.cursor(p, s).Taken }
 func (v machineView) Acked(p Peer, s crdt.Scope) uint64             { return v.e.x.cursor(p, s).Acked }
-func (v machineView) Clock() crdt.Stamp                             { return v.e.clock.now(v.e.cfg.Now(), v.e.cfg.Synced()) }
+func (v machineView) Clock() crdt.Stamp                             { return v.e.clock.now(v.e.wall(), v.e.cfg.Synced()) }
 
 func (v machineView) Outbox() []antientropy.Out {
 	if len(v.e.outbox) == 0 {
@@ -140,5 +140,7 @@ func (e *Engine) rolledBack(why string) {
 		e.start = new(disk.Batch)
 	}
 	e.start.Put(keyActor, encode(identity{actor, e.cfg.Node[:], e.cfg.Machine}))
+	e.start.Put(keyDoubt, []byte{1})
+	e.x.doubt, e.x.ask = true, true
 	e.enqueue(func(*turn) {})
 }

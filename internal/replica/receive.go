@@ -57,7 +57,7 @@ func (p *pool) verify(in *incoming) {
 	switch {
 	case !ok:
 		in.verified = unverified
-	case in.c.Verify(p.e.cfg.Fleet, ed25519.PublicKey(key)):
+	case p.e.cfg.Verify(in.c, ed25519.PublicKey(key)):
 		in.verified = genuine
 	default:
 		in.verified = forged
@@ -158,7 +158,7 @@ func (t *turn) judge(d *delivery, in *incoming) Verdict {
 	if in.verified == unverified {
 		return hold("its grant is not known here")
 	}
-	if e.clock.ahead(c.Stamp, t.now, t.synced) {
+	if e.clock.ahead(c.Stamp, t.wall, t.synced) {
 		return hold("its time is more than 5 minutes ahead of this node's")
 	}
 	v := e.cfg.Gate.Admit(c, view{e})

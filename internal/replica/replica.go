@@ -131,6 +131,12 @@ type Config struct {
 	Random io.Reader // used by one goroutine at a time
 	Log    *slog.Logger
 
+	// Wall is the time of day, which stamps are made of; Now measures how long
+	// things take. Nil: they are one.
+	Wall func() time.Time
+	// Verify checks a change's signature. Nil: Change.Verify.
+	Verify func(c *crdt.Change, pub []byte) bool
+
 	// Synced says whether the wall clock is NTP-synchronous. Nil: never.
 	Synced func() bool
 	// Machine identifies the hardware (disk serial, MAC, VM generation id). If
@@ -179,6 +185,13 @@ func (c *Config) defaults() error {
 	need(c.Now != nil, "Now")
 	need(c.Random != nil, "Random")
 	need(c.Log != nil, "Log")
+	if c.Wall == nil {
+		c.Wall = c.Now
+	}
+	if c.Verify == nil {
+		fleet := c.Fleet
+		c.Verify = func(x *crdt.Change, pub []byte) bool { return x.Verify(fleet, pub) }
+	}
 	if c.Verifiers == 0 {
 		c.Verifiers = 2
 	}
@@ -270,7 +283,7 @@ func (v view) has(c *crdt.Change) bool {
 func (e *Engine) Now() crdt.Stamp {
 	e.mu.RLock()
 	defer e.mu.RUnlock()
-	return e.clock.now(e.cfg.Now(), e.cfg.Synced())
+	return e.clock.now(e.wall(), e.cfg.Synced())
 }
 
 // AdoptTime moves the clock of a node that has none of its own to that of the

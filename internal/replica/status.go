@@ -65,7 +65,7 @@ type Only struct {
 func (e *Engine) Status() Status {
 	e.mu.RLock()
 	defer e.mu.RUnlock()
-	st := Status{Node: e.cfg.Node, Actor: e.actor, Clock: e.clock.now(e.cfg.Now(), e.cfg.Synced()), Held: len(e.held),
+	st := Status{Node: e.cfg.Node, Actor: e.actor, Clock: e.clock.now(e.wall(), e.cfg.Synced()), Held: len(e.held),
 		Outbox: len(e.outbox), ReadOnly: e.readOnly, Damage: slices.Clone(e.reports)}
 	if sp, err := e.cfg.Disk.Space(); err == nil && sp.Low() && st.ReadOnly == nil {
 		st.ReadOnly = &disk.SpaceError{Dir: "the data folder", Space: sp}
@@ -182,11 +182,13 @@ func (x *exchange) nudge(p Peer) {
 // TopologyChanged asks the topology again. It returns once the exchange goes by
 // it.
 func (e *Engine) TopologyChanged(ctx context.Context) error {
-	return e.wait(ctx, e.enqueue(func(t *turn) {
-		e.rescope(t)
-		t.after = append(t.after, func() {
-			e.spare()
-			e.x.machine.Configure(e.cfg.Topo.Neighbours())
-		})
-	}))
+	return e.wait(ctx, e.enqueue(e.reconfigure))
+}
+
+func (e *Engine) reconfigure(t *turn) {
+	e.rescope(t)
+	t.answers = append(t.answers, func(error) { // a disk that refuses does not keep us from going another way
+		e.spare()
+		e.x.machine.Configure(e.cfg.Topo.Neighbours())
+	})
 }

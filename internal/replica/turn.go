@@ -20,6 +20,7 @@ const (
 type turn struct {
 	e      *Engine
 	now    time.Time
+	wall   time.Time
 	synced bool
 	batch  disk.Batch
 
@@ -49,7 +50,7 @@ type staged struct {
 }
 
 func (e *Engine) newTurn() *turn {
-	t := &turn{e: e, now: e.cfg.Now(), synced: e.cfg.Synced(), ids: map[crdt.ID]bool{}, cells: map[crdt.Cell]bool{},
+	t := &turn{e: e, now: e.cfg.Now(), wall: e.wall(), synced: e.cfg.Synced(), ids: map[crdt.ID]bool{}, cells: map[crdt.Cell]bool{},
 		heads: map[crdt.Scope]uint64{}, hashes: map[crdt.Scope]*crdt.LtHash{}, last: e.clock.last}
 	t.takeChores()
 	return t

@@ -59,19 +59,24 @@ func (w *watchers) run(ctx context.Context) {
 			return
 		case <-w.signal:
 		}
-		for {
-			w.mu.Lock()
-			if len(w.queue) == 0 || ctx.Err() != nil {
-				w.queue = nil
-				w.mu.Unlock()
-				break
-			}
-			n := w.queue[0]
-			w.queue = w.queue[1:]
+		w.drain(ctx)
+	}
+}
+
+// drain tells what waits.
+func (w *watchers) drain(ctx context.Context) {
+	for {
+		w.mu.Lock()
+		if len(w.queue) == 0 || ctx.Err() != nil {
+			w.queue = nil
 			w.mu.Unlock()
-			for _, x := range n.to {
-				x.fn(n.scope, n.cells)
-			}
+			return
+		}
+		n := w.queue[0]
+		w.queue = w.queue[1:]
+		w.mu.Unlock()
+		for _, x := range n.to {
+			x.fn(n.scope, n.cells)
 		}
 	}
 }

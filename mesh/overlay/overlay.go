@@ -338,3 +338,13 @@ func (p *Plan) Depth(n [16]byte) (d int) {
 	}
 	return d
 }
+
+// Nodes lists a site's nodes, in the order in which they speak for it.
+func (p *Plan) Nodes(site [10]byte) (out [][16]byte) {
+	if i, ok := p.at[site]; ok {
+		for _, n := range p.sites[i].nodes {
+			out = append(out, n.id)
+		}
+	}
+	return out
+}
