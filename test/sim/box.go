@@ -1,0 +1,264 @@
+package main
+
+import (
+	"crypto/ed25519"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"carrierclass.net/ccnode/crdt"
+	"carrierclass.net/ccnode/crdt/antientropy"
+	"carrierclass.net/ccnode/internal/disk"
+	"carrierclass.net/ccnode/internal/disk/disktest"
+	"carrierclass.net/ccnode/internal/replica"
+	"carrierclass.net/ccnode/mesh"
+)
+
+// A box is one node: its key, its disk, and, while it runs, its engine.
+type box struct {
+	w      *world
+	index  int
+	id     crdt.NodeID
+	key    ed25519.PrivateKey
+	auth   crdt.Ref
+	nonce  [8]byte
+	site   [10]byte
+	stands [][10]byte // whose stand-in its site is
+
+	medium   *disktest.Medium
+	store    disk.Store
+	st       *replica.Stepper // nil while it is off
+	life     int              // starts so far
+	skew     time.Duration    // of its time of day
+	links    map[crdt.NodeID]*link
+	dialling map[crdt.NodeID]bool
+	lost     map[[16]byte]bool
+	rewire   bool
+	armed    time.Duration // when the next Step is due; 0: none
+	wake     uint64
+	image    []byte // an old state of the disk
+	tabs     []tab  // what somebody has open on a screen
+}
+
+func newBox(w *world, i int, site [10]byte) *box {
+	seed := sha256.Sum256(binary.BigEndian.AppendUint64([]byte("box"), uint64(i)^w.seed<<20))
+	b := &box{w: w, index: i, site: site, key: ed25519.NewKeyFromSeed(seed[:]), lost: map[[16]byte]bool{}}
+	sum := sha256.Sum256(b.key.Public().(ed25519.PublicKey))
+	copy(b.id[:], sum[:])
+	copy(b.auth[:], sum[16:])
+	copy(b.nonce[:], seed[8:])
+	b.medium = disktest.NewMedium(w.seed*1000 + uint64(i))
+	return b
+}
+
+func (b *box) String() string { return fmt.Sprint("box ", b.index) }
+
+// start opens the disk and runs the engine on it.
+func (b *box) start() error {
+	b.life++
+	b.links, b.dialling = map[crdt.NodeID]*link{}, map[crdt.NodeID]bool{}
+	clear(b.lost)
+	store, err := b.medium.Open()
+	if err != nil {
+		return fmt.Errorf("%s: %w", b, err)
+	}
+	seed := sha256.Sum256(fmt.Append(nil, b.w.seed, b.index, b.life))
+	b.store = store
+	b.st, err = replica.NewStepper(replica.Config{Node: b.id, Fleet: fleetID, Auth: b.auth, Sign: func(m []byte) []byte { return ed25519.Sign(b.key, m) },
+		Disk: store, Gate: gate{b.w}, Topo: topology{b}, Mesh: port{b}, Random: rand.NewChaCha8(seed), Log: slog.New(slog.DiscardHandler),
+		Now:  func() time.Time { return beginning.Add(b.w.now) },
+		Wall: func() time.Time { return beginning.Add(b.w.now + b.skew) }, Verify: b.w.verify,
+		LinkChanged: b.linkChanged, Machine: fmt.Sprint("machine ", b.index)})
+	if err != nil {
+		return fmt.Errorf("%s: %w", b, err)
+	}
+	b.after()
+	return nil
+}
+
+// off ends the engine; what was not synced may be lost (crash) or not.
+func (b *box) off(crash bool) {
+	if b.st == nil {
+		return
+	}
+	b.st.Stop()
+	b.st = nil
+	b.wake++
+	b.armed = 0
+	if crash {
+		b.medium.Crash()
+	}
+	b.store.Close()
+	for _, l := range b.ordered() {
+		o, _ := l.other(b)
+		l.dead = true
+		b.w.lose(l, o, 35*time.Second, mesh.ErrSilent)
+	}
+	b.links = nil
+	b.life++ // nothing that was on its way arrives
+	b.tabs = nil
+}
+
+// ordered lists the links, always in the same order.
+func (b *box) ordered() (out []*link) {
+	for _, o := range b.w.boxes {
+		if l := b.links[o.id]; l != nil {
+			out = append(out, l)
+		}
+	}
+	return out
+}
+
+func (b *box) handle(ev mesh.Event) {
+	if b.st == nil {
+		return
+	}
+	b.st.Handle(ev)
+	b.after()
+}
+
+func (b *box) gone(o *box, why error) {
+	b.handle(mesh.Event{Kind: mesh.LinkDown, Peer: mesh.PeerID(o.id), Err: why})
+}
+
+// linkChanged keeps the evidence that the exchange goes by, as a node does.
+func (b *box) linkChanged(ev mesh.Event) {
+	gone := ev.Kind == mesh.LinkDown && ev.Err != nil
+	if b.lost[ev.Peer] != gone {
+		b.lost[ev.Peer] = gone
+		b.rewire = true
+	}
+}
+
+// after does what the engine's owner does when something happened.
+func (b *box) after() {
+	for b.rewire {
+		b.rewire = false
+		if err := b.st.Reconfigure(); err != nil && !errors.Is(err, replica.ErrReadOnly) {
+			b.w.truth.fault("%s: %v", b, err)
+		}
+	}
+	next := b.st.Next()
+	if next.IsZero() {
+		b.armed = 0
+		b.wake++
+		return
+	}
+	due := max(next.Sub(beginning), b.w.now)
+	if b.armed == due {
+		return
+	}
+	b.armed = due
+	b.wake++
+	wake := b.wake
+	b.w.at(due-b.w.now, func() {
+		if b.wake == wake && b.st != nil {
+			b.armed = 0
+			b.st.Step()
+			b.after()
+		}
+	})
+}
+
+// gate knows all boxes.
+type gate struct{ w *world }
+
+func (g gate) Key(c *crdt.Change) ([]byte, bool) {
+	b := g.w.byID[c.Node]
+	if b == nil || b.auth != c.Auth {
+		return nil, false
+	}
+	return b.key.Public().(ed25519.PublicKey), true
+}
+
+func (gate) Admit(*crdt.Change, replica.View) replica.Verdict { return replica.Verdict{} }
+
+// topology is what internal/node makes of the plan.
+type topology struct{ *box }
+
+func (t topology) Holds(s crdt.Scope) bool {
+	id, ok := s.Site()
+	return !ok || id == t.site || slices.Contains(t.stands, id)
+}
+
+func (t topology) down(id [16]byte) bool { return t.lost[id] }
+
+func (t topology) Neighbours() (out []antientropy.Neighbour) {
+	p := t.w.plan
+	shared := map[crdt.NodeID][]crdt.Scope{}
+	for _, id := range p.Neighbours(t.id, t.down) {
+		shared[id] = []crdt.Scope{crdt.Trust, crdt.Fleet}
+	}
+	between := func(other, whose [10]byte) {
+		for _, id := range p.Between(t.id, other, t.down) {
+			shared[id] = append(shared[id], crdt.SiteScope(whose))
+		}
+	}
+	keeper, kept := p.StandIn(t.site)
+	if kept {
+		between(keeper, t.site)
+	}
+	pair := []crdt.Scope{crdt.Trust, crdt.Fleet, crdt.SiteScope(t.site)}
+	for _, s := range t.stands {
+		between(s, s)
+		pair = append(pair, crdt.SiteScope(s))
+	}
+	for _, o := range t.w.concern(t.box) {
+		n := antientropy.Neighbour{Peer: o.id, Shared: shared[o.id]}
+		switch {
+		case o.site == t.site:
+			n.Shared = pair
+		case slices.Contains(t.stands, o.site):
+			n.May = []crdt.Scope{crdt.SiteScope(o.site)}
+		default:
+			n.Holds = []crdt.Scope{crdt.SiteScope(o.site)}
+		}
+		if kept && o.site == keeper {
+			n.May = append(n.May, crdt.SiteScope(t.site))
+		}
+		slices.SortFunc(n.Shared, crdt.Scope.Compare)
+		if len(n.Shared)+len(n.May)+len(n.Holds) > 0 {
+			out = append(out, n)
+		}
+	}
+	return out
+}
+
+// concern are the other boxes that one may have to do with. In a large world
+// nobody leaves anything at sites that are not its neighbours, so that a box's
+// list does not grow with the fleet.
+func (w *world) concern(b *box) []*box {
+	if len(w.boxes) <= manyBoxes {
+		return slices.DeleteFunc(slices.Clone(w.boxes), func(o *box) bool { return o == b })
+	}
+	seen := map[crdt.NodeID]bool{b.id: true}
+	var out []*box
+	add := func(id [16]byte) {
+		if !seen[id] {
+			seen[id] = true
+			out = append(out, w.byID[id])
+		}
+	}
+	down := func(id [16]byte) bool { return b.lost[id] }
+	for _, id := range w.plan.Neighbours(b.id, down) {
+		add(id)
+	}
+	if k, ok := w.plan.StandIn(b.site); ok {
+		for _, id := range w.plan.Nodes(k) {
+			add(id)
+		}
+	}
+	for _, s := range b.stands {
+		for _, id := range w.plan.Nodes(s) {
+			add(id)
+		}
+	}
+	return out
+}
+
+const manyBoxes = 50

@@ -1,0 +1,147 @@
+package main
+
+import (
+	"bytes"
+	"container/heap"
+	"crypto/ed25519"
+	"crypto/sha256"
+	"encoding/binary"
+	"fmt"
+	"hash"
+	"math/rand/v2"
+	"time"
+
+	"carrierclass.net/ccnode/crdt"
+	"carrierclass.net/ccnode/mesh/overlay"
+)
+
+// A world is a fleet in one thread: the engines of its boxes, the links between
+// them and the time of day. Everything that happens is an event of the queue;
+// whatever is random is drawn from the seed, so a seed is a run.
+type world struct {
+	seed   uint64
+	rng    *rand.Rand
+	now    time.Duration // since the beginning
+	queue  events
+	seq    uint64
+	boxes  []*box
+	byID   map[crdt.NodeID]*box
+	plan   *overlay.Plan
+	sites  int
+	groups []int // which boxes reach each other: by box; all 0: everybody
+
+	delay    time.Duration // of a message, at most
+	genuine  map[crdt.ID]bool
+	messages int
+	bytes    int64
+	trace    hash.Hash // of all that happened: equal for equal seeds
+	steps    int
+	truth    truth
+	writes   int
+	dropped  []string // links that an engine dropped, with its reason
+}
+
+var (
+	beginning = time.Date(2026, 11, 2, 9, 0, 0, 0, time.UTC)
+	fleetID   = crdt.FleetID{1, 2, 3}
+)
+
+type event struct {
+	at  time.Duration
+	seq uint64
+	do  func()
+}
+
+type events []event
+
+func (q events) Len() int { return len(q) }
+func (q events) Less(i, j int) bool {
+	return q[i].at < q[j].at || q[i].at == q[j].at && q[i].seq < q[j].seq
+}
+func (q events) Swap(i, j int) { q[i], q[j] = q[j], q[i] }
+func (q *events) Push(x any)   { *q = append(*q, x.(event)) }
+func (q *events) Pop() any {
+	old := *q
+	x := old[len(old)-1]
+	old[len(old)-1] = event{}
+	*q = old[:len(old)-1]
+	return x
+}
+
+// newWorld makes a fleet of n boxes; about every third site has two.
+func newWorld(seed uint64, n int) *world {
+	w := &world{seed: seed, rng: rand.New(rand.NewPCG(seed, 7)), byID: map[crdt.NodeID]*box{}, genuine: map[crdt.ID]bool{},
+		trace: sha256.New(), groups: make([]int, n), truth: newTruth()}
+	w.delay = time.Duration(1+w.rng.IntN(300)) * time.Millisecond
+	var members []overlay.Member
+	site := 0
+	for i := range n {
+		b := newBox(w, i, siteID(site))
+		w.boxes = append(w.boxes, b)
+		w.byID[b.id] = b
+		if i > 0 && w.boxes[i-1].site == b.site || w.rng.IntN(3) > 0 {
+			site++
+		}
+		class := overlay.Plain
+		if w.rng.IntN(6) == 0 {
+			class = overlay.Inner
+		}
+		members = append(members, overlay.Member{Node: b.id, Site: b.site, Nonce: b.nonce[:], Class: class})
+	}
+	w.sites = site
+	w.plan = overlay.New(members)
+	for _, b := range w.boxes {
+		b.stands = w.plan.StandsFor(b.site)
+	}
+	return w
+}
+
+func siteID(i int) (id [10]byte) {
+	sum := sha256.Sum256(binary.BigEndian.AppendUint64([]byte("site"), uint64(i)))
+	copy(id[:], sum[:])
+	return id
+}
+
+// at has something happen later.
+func (w *world) at(d time.Duration, do func()) {
+	w.seq++
+	heap.Push(&w.queue, event{w.now + max(d, 0), w.seq, do})
+}
+
+// run lets events happen until a time.
+func (w *world) run(until time.Duration) {
+	for len(w.queue) > 0 && w.queue[0].at <= until {
+		e := heap.Pop(&w.queue).(event)
+		w.now = e.at
+		w.steps++
+		e.do()
+	}
+	w.now = until
+}
+
+// note makes part of the trace what happened.
+func (w *world) note(what string, from, to *box, b []byte) {
+	fmt.Fprintf(w.trace, "%d %s %d %d %x\n", w.now, what, from.index, to.index, sha256.Sum256(b))
+}
+
+func (w *world) reaches(a, b *box) bool { return w.groups[a.index] == w.groups[b.index] }
+
+// between draws a duration.
+func (w *world) between(from, to time.Duration) time.Duration {
+	return from + time.Duration(w.rng.Int64N(int64(to-from)+1))
+}
+
+// verify checks a signature once for the whole fleet: the same bytes are genuine
+// everywhere.
+func (w *world) verify(c *crdt.Change, pub []byte) bool {
+	ok, known := w.genuine[c.ID()]
+	if !known {
+		ok = c.Verify(fleetID, ed25519.PublicKey(pub))
+		w.genuine[c.ID()] = ok
+	}
+	return ok
+}
+
+func (w *world) sum() string { return fmt.Sprintf("%x", w.trace.Sum(nil)[:8]) }
+
+func less(a, b crdt.NodeID) int { return bytes.Compare(a[:], b[:]) }
