@@ -121,7 +121,9 @@ func (b *Blobs) choose(wg *sync.WaitGroup, w Want, now time.Time, later func(tim
 			later(h.next)
 			continue
 		}
-		b.begin(w.Ref, p, now)
+		if !b.begin(w.Ref, p, now) {
+			later(h.next)
+		}
 		return
 	}
 }
@@ -173,15 +175,16 @@ func (b *Blobs) serving(j *errand) (n int) {
 	return n
 }
 
-// begin asks p for the first part, or for what others were not asked for.
-func (b *Blobs) begin(ref site.BlobRef, p Peer, now time.Time) {
+// begin asks p for the first part, or for what others were not asked for. It
+// says false if nothing can be stored here now.
+func (b *Blobs) begin(ref site.BlobRef, p Peer, now time.Time) bool {
 	j := b.jobs[ref]
 	if j == nil {
 		in, err := b.cfg.Store.Fetch(ref)
 		if err != nil {
 			b.blame(p, now)
 			b.cfg.Log.Warn("Recording cannot be fetched", "blob", ref, "err", err)
-			return
+			return false
 		}
 		j = &errand{ref: ref, since: now, in: in, held: map[int64]heldPiece{}}
 		b.jobs[ref] = j
@@ -189,6 +192,7 @@ func (b *Blobs) begin(ref site.BlobRef, p Peer, now time.Time) {
 	t := &transfer{job: j, peer: p, chunk: firstChunk}
 	b.active[p] = t
 	b.ask(t, now)
+	return true
 }
 
 // ask asks for the part that is missing and that nobody was asked for.
@@ -298,6 +302,12 @@ func (b *Blobs) part(wg *sync.WaitGroup, from Peer, p partFrame, now time.Time) 
 		b.finish(wg, j)
 		return
 	}
+	b.mu.Lock()
+	if x, ok := b.coming[j.ref]; ok {
+		x.Have, x.Size = j.in.Size()-j.in.Below(), j.in.Size()
+		b.coming[j.ref] = x
+	}
+	b.mu.Unlock()
 	for _, o := range b.active {
 		if o == t || o.job == j && o.idle {
 			b.ask(o, now)
@@ -360,6 +370,7 @@ func (b *Blobs) finish(wg *sync.WaitGroup, j *errand) {
 	}
 	in := j.in
 	j.in, j.ending = nil, true
+	b.changed = true
 	wg.Go(func() {
 		err := in.Finish()
 		select {
@@ -401,6 +412,7 @@ func (b *Blobs) unproven(wg *sync.WaitGroup, t *transfer, p partFrame, now time.
 	}
 	j.helpers = []Peer{t.peer}
 	delete(b.active, t.peer)
+	b.changed = true
 	j.ending = true
 	j.w.Close() // its goroutine verifies and reports
 }
@@ -448,6 +460,7 @@ func (b *Blobs) failed(t *transfer, err error, now time.Time) {
 		return
 	}
 	delete(b.active, t.peer)
+	b.changed = true
 	j := t.job
 	if !errors.Is(err, errLacks) && !errors.Is(err, errOlder) {
 		b.blame(t.peer, now)

@@ -89,6 +89,7 @@ type Blobs struct {
 	active  map[Peer]*transfer
 	holders map[Peer]*holder
 	timer   *time.Timer
+	changed bool // somebody else may be asked now
 }
 
 // Progress is how far a recording that is wanted has come.
@@ -225,7 +226,11 @@ func (b *Blobs) Run(ctx context.Context) error {
 			}
 		case <-b.timer.C:
 		case ev := <-b.events:
+			b.changed = ev.kind != mesh.Received || ev.end != nil
 			b.event(ctx, &wg, ev)
+			if !b.changed {
+				continue // a part like all others
+			}
 		}
 		b.plan(&wg)
 	}

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -32,6 +33,7 @@ type audio struct {
 	harm    []func(mesh.Frame) mesh.Frame // what becomes of frames that a node sends; nil: nothing
 	ids     []Peer
 	drops   [][2]Peer // who ended a link with whom
+	free    atomic.Int64
 }
 
 func (h harmed) Drop(p mesh.PeerID, why error) {
@@ -61,10 +63,11 @@ func (h harmed) Send(f mesh.Frame) {
 func (f *fleet) audio() *audio {
 	f.t.Helper()
 	a := &audio{wants: make([][]Want, len(f.nodes)), arrived: make([][]site.BlobRef, len(f.nodes)), harm: make([]func(mesh.Frame) mesh.Frame, len(f.nodes))}
+	a.free.Store(1 << 40)
 	for i, n := range f.nodes {
 		a.ids = append(a.ids, n.id)
 		s, err := blob.Open(blob.Options{Dir: f.t.TempDir(), Reserve: 1, Log: testLog(), Random: rand.NewChaCha8([32]byte{byte(i)}), Now: time.Now,
-			Free: func(string) (int64, int64, error) { return 1 << 40, 1 << 40, nil }})
+			Free: func(string) (int64, int64, error) { return a.free.Load(), 1 << 40, nil }})
 		if err != nil {
 			f.t.Fatal(err)
 		}
@@ -346,6 +349,27 @@ func TestTwoHoldersSendPartsOfOneRecording(t *testing.T) {
 		if by := a.blobs[1].Acked(ref); len(by) != 2 {
 			t.Errorf("%d holders are known", len(by))
 		}
+	})
+}
+
+// The disk is full when a recording is to be fetched: nobody is to blame, and it
+// comes when there is room.
+func TestARecordingComesWhenThereIsRoom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFleet(t, siteA, siteB)
+		defer f.stop()
+		a := f.audio()
+		defer a.stop()
+		ref, p := a.record(t, 0, 100_000)
+		a.free.Store(0)
+		a.want(1, Want{ref, []Peer{f.nodes[0].id}})
+		time.Sleep(time.Minute)
+		if have, _ := a.stores[1].Part(ref); have != 0 {
+			t.Fatalf("%d bytes were stored on a full disk", have)
+		}
+		a.free.Store(1 << 40)
+		a.wait(t, 1, ref, 2*lastPause)
+		a.same(t, 1, ref, p)
 	})
 }
 
