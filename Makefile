@@ -3,6 +3,7 @@
 # make test-long  the same with the long windows and loops
 # make check      quick: format, vet, door rules, ten seconds of each fuzz target
 # make build      static binaries for linux/amd64 and linux/arm64, at most 60 MB each
+# make fuzz       every fuzz target for FUZZTIME (10m), one after the other; crashes are named
 # make bench      processor time beside Kamailio's, then Go's benchmarks
 
 export CGO_ENABLED = 0
@@ -12,7 +13,6 @@ export PATH := $(PATH):/usr/local/go/bin:/usr/sbin:/sbin
 VERSION := $(shell git describe --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS := -s -w -X main.version=$(VERSION)
 MAX_BYTES := 60000000
-FUZZTIME ?= 10s
 
 .PHONY: help test test-long check build bench fuzz deps
 help:
@@ -45,10 +45,10 @@ check:
 	@test -z "$$(gofmt -l .)" || { gofmt -l .; echo "run gofmt -w on these"; exit 1; }
 	go vet ./...
 	go test ./test/archtest
-	@sh test/fuzz.sh $(FUZZTIME)
+	@sh test/fuzz.sh $(or $(FUZZTIME),10s)
 
 fuzz:
-	@sh test/fuzz.sh $(FUZZTIME)
+	@sh test/fuzz.sh $(or $(FUZZTIME),10m)
 
 build:
 	@for arch in amd64 arm64; do \

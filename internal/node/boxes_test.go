@@ -30,7 +30,7 @@ const patienceOfTests = 20 * time.Second
 // box is a folder, an address of the loopback network, and the node that runs
 // on them now, if any: TCP, Badger and UDP are the real ones.
 type box struct {
-	t     *testing.T
+	t     testing.TB
 	cfg   config.Config
 	ahead atomic.Int64 // of the real clock, in nanoseconds
 
@@ -62,7 +62,7 @@ func (l *lines) String() string {
 }
 
 // newBox has an empty folder and an address of its own.
-func newBox(t *testing.T, name string) *box {
+func newBox(t testing.TB, name string) *box {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "cc-") // short: a socket's path holds 108 bytes
 	if err != nil {
@@ -254,7 +254,7 @@ func (b *box) knows(name string) bool {
 }
 
 // until waits for what the network and the disk bring about.
-func until(t *testing.T, what string, ok func() bool) {
+func until(t testing.TB, what string, ok func() bool) {
 	t.Helper()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()

@@ -1,6 +1,7 @@
 package trust
 
 import (
+	"bytes"
 	"testing"
 
 	"github.com/fxamacker/cbor/v2"
@@ -89,4 +90,49 @@ func TestAKeeperClaimsByItsMandate(t *testing.T) {
 			t.Errorf("%s: %d, want %d (%v)", x.what, v, x.want, err)
 		}
 	}
+}
+
+// FuzzMandate: whatever a keeper shows as its mandate, nothing panics, and only
+// the change with which the home site named it lets it claim.
+func FuzzMandate(f *testing.F) {
+	fl := newFleet(f, 1)
+	b, bg := fl.admit(fl.founder, fl.fgrant, siteB, AdmitSite)
+	good := fl.change(fl.founder, fl.fgrant, crdt.SiteScope(siteA), crdt.Write{Table: TableKeeper, Record: string(siteB[:]), Field: KeeperField, Value: []byte("\x01")})
+	ext, err := MandateExt(good.Raw())
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(ext[ExtMandate])
+	f.Add([]byte{0x41, 0})
+	f.Add([]byte{0x5f, 0x41, 0xff})
+	roam := crdt.Write{Table: TableRoam, Record: SiteRecord(siteA, site.RecordID{5}), Field: "\x01", Value: siteB[:]}
+	f.Fuzz(func(t *testing.T, mandate []byte) {
+		c := &crdt.Change{Scope: crdt.Fleet, Node: crdt.NodeID(b.Node()), Actor: 1, Stamp: fl.stamp + 1, Auth: bg.ID(), Writes: []crdt.Write{roam},
+			Ext: map[uint64][]byte{ExtMandate: mandate}}
+		if fl.book.mandated(bg, c, &c.Writes[0]) != nil {
+			return
+		}
+		var raw []byte
+		if err := cbor.Unmarshal(mandate, &raw); err != nil || !bytes.Equal(raw, good.Raw()) {
+			t.Fatalf("took %x for a mandate", mandate)
+		}
+	})
+}
+
+// FuzzFounding: a founding record has one encoding, roots, and a fleet's name.
+func FuzzFounding(f *testing.F) {
+	fl := newFleet(f, 1)
+	f.Add(fl.found.Encode())
+	f.Fuzz(func(t *testing.T, b []byte) {
+		got, err := DecodeFounding(b)
+		if err != nil {
+			return
+		}
+		if !bytes.Equal(got.Encode(), b) || len(got.Roots) == 0 {
+			t.Fatalf("%x became %x with %d roots", b, got.Encode(), len(got.Roots))
+		}
+		if got.ID() == fl.found.ID() && !got.Holds(fl.root) {
+			t.Fatal("another founding record has the fleet's name")
+		}
+	})
 }

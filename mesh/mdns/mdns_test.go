@@ -2,7 +2,9 @@ package mdns
 
 import (
 	"context"
+	"net"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -61,4 +63,26 @@ func TestNonsenseIsNotANeighbour(t *testing.T) {
 			t.Errorf("%s: taken for %+v", name, i)
 		}
 	}
+}
+
+// FuzzParse: whatever is announced on the LAN, it is a neighbour only with all
+// that a neighbour has, and within the limits.
+func FuzzParse(f *testing.F) {
+	f.Add("v=1\x00n=x\x00k=AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAE\x00f=f1\x00s=0001\x00d=shop", 5870, []byte{10, 0, 0, 1})
+	f.Add("v=1\x00=\x00n\x00k=!", -1, []byte{1})
+	f.Fuzz(func(t *testing.T, text string, port int, ip []byte) {
+		e := &zeroconf.ServiceEntry{Port: port, Text: strings.Split(text, "\x00")}
+		for len(ip) > 4 {
+			e.AddrIPv4 = append(e.AddrIPv4, net.IP(ip[:4]))
+			ip = ip[4:]
+		}
+		e.AddrIPv6 = []net.IP{ip}
+		i, ok := parse(e)
+		if !ok {
+			return
+		}
+		if i.Node == "" || i.Key == [32]byte{} || i.Port <= 0 || i.Port > 65535 || len(i.Addrs) == 0 || len(i.Addrs) > 8 || max(len(i.Node), len(i.Fleet), len(i.Site), len(i.Name)) > 120 {
+			t.Fatalf("a neighbour: %+v", i)
+		}
+	})
 }

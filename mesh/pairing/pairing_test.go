@@ -2,6 +2,7 @@ package pairing
 
 import (
 	"errors"
+	"strings"
 	"testing"
 )
 
@@ -40,4 +41,25 @@ func TestSomebodyInBetweenShowsOtherDigits(t *testing.T) {
 	if same > 2 {
 		t.Errorf("%d of 2000 attempts showed the same digits on both sides", same)
 	}
+}
+
+// FuzzOpen: only what was committed to opens a commitment, and a code is always
+// six digits.
+func FuzzOpen(f *testing.F) {
+	c := Commit(Key{1}, Key{2}, Nonce{3})
+	f.Add(c[:], []byte{3})
+	f.Add([]byte{}, []byte{})
+	f.Fuzz(func(t *testing.T, commitment, nonce []byte) {
+		var got Commitment
+		var n Nonce
+		copy(got[:], commitment)
+		copy(n[:], nonce)
+		if err := Open(got, Key{1}, Key{2}, n); (err == nil) != (got == Commit(Key{1}, Key{2}, n)) {
+			t.Fatalf("commitment %x, nonce %x: %v", got, n, err)
+		}
+		code := Code(Key{1}, Key{2}, n, Nonce{4})
+		if len(code) != 6 || strings.Trim(code, "0123456789") != "" {
+			t.Fatalf("code %q", code)
+		}
+	})
 }
