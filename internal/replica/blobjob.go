@@ -513,6 +513,15 @@ func (b *Blobs) ended(ctx context.Context, wg *sync.WaitGroup, j *errand, err er
 		b.send(p, mesh.Bulk, frameHave, refFrame{j.ref[:]})
 		wg.Go(func() { b.heldBy(ctx, j.ref, p) })
 	}
+	b.mu.Lock()
+	sought := b.sought[j.ref]
+	delete(b.sought, j.ref)
+	b.mu.Unlock()
+	for _, p := range sought {
+		if !slices.Contains(j.helpers, p) {
+			b.send(p, mesh.Bulk, frameHave, refFrame{j.ref[:]})
+		}
+	}
 	if b.cfg.Arrived != nil {
 		b.cfg.Arrived(j.ref)
 	}

@@ -23,7 +23,7 @@ const (
 	frameWant = 0x40 // receiver: bytes of a blob from an offset on
 	framePart = 0x41 // holder: some of them
 	frameNone = 0x42 // holder: it is not here
-	frameHave = 0x43 // receiver: it is here now, whole and on the medium
+	frameHave = 0x43 // to the holder, and to who asked in vain: it is here now, whole and on the medium
 	frameBlob = frameWant
 
 	// A piece of a recording is as large as what the line carries in about
@@ -83,6 +83,7 @@ type Blobs struct {
 	mu     sync.Mutex // guards what follows
 	front  []Want     // asked for on demand, newest first
 	coming map[site.BlobRef]Progress
+	sought map[site.BlobRef][]Peer // who asked for what was not here
 
 	// owned by Run
 	jobs    map[site.BlobRef]*errand
@@ -152,7 +153,7 @@ func NewBlobs(cfg BlobConfig) (*Blobs, error) {
 	}
 	return &Blobs{cfg: cfg, bucket: disk.NewBucket(cfg.Disk, "blobacks"), events: make(chan blobEvent, 256), poke: make(chan struct{}, 1),
 		done: make(chan struct{}), serve: make(chan struct{}, 4), jobs: map[site.BlobRef]*errand{},
-		active: map[Peer]*transfer{}, holders: map[Peer]*holder{}, coming: map[site.BlobRef]Progress{}}, nil
+		active: map[Peer]*transfer{}, holders: map[Peer]*holder{}, coming: map[site.BlobRef]Progress{}, sought: map[site.BlobRef][]Peer{}}, nil
 }
 
 // Poke says that what is wanted may have changed, or that there is reason to
@@ -303,8 +304,15 @@ func (b *Blobs) event(ctx context.Context, wg *sync.WaitGroup, ev blobEvent) {
 		}
 	case frameHave:
 		var r refFrame
-		if cbor.Unmarshal(body, &r) == nil && len(r.Ref) == 32 && b.cfg.Store.Has(site.BlobRef(r.Ref)) {
-			ref := site.BlobRef(r.Ref)
+		if cbor.Unmarshal(body, &r) != nil || len(r.Ref) != 32 {
+			return
+		}
+		ref := site.BlobRef(r.Ref)
+		if _, lacked := b.holder(ev.peer).lacks[ref]; lacked { // we asked, and it has come there since
+			delete(b.holder(ev.peer).lacks, ref)
+			b.changed = true
+		}
+		if b.cfg.Store.Has(ref) {
 			wg.Go(func() {
 				if b.heldBy(ctx, ref, ev.peer) && b.cfg.Acknowledged != nil {
 					b.cfg.Acknowledged(ref, ev.peer)

@@ -373,6 +373,23 @@ func TestARecordingComesWhenThereIsRoom(t *testing.T) {
 	})
 }
 
+// Whoever asked for what was not there yet is told when it is, and asks again.
+func TestWhoAskedInVainIsToldWhenItIsThere(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFleet(t, siteA, siteB, siteB)
+		defer f.stop()
+		a := f.audio()
+		defer a.stop()
+		ref, p := a.record(t, 0, 50_000)
+		a.want(2, Want{ref, []Peer{f.nodes[1].id}})
+		time.Sleep(5 * time.Second)
+		a.want(1, Want{ref, []Peer{f.nodes[0].id}})
+		a.wait(t, 1, ref, 10*time.Second)
+		a.wait(t, 2, ref, 10*time.Second)
+		a.same(t, 2, ref, p)
+	})
+}
+
 // A node of the version before neither asks for proofs nor gives them.
 func TestRecordingsCrossVersions(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

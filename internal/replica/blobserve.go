@@ -3,6 +3,7 @@ package replica
 import (
 	"context"
 	"io"
+	"slices"
 	"time"
 
 	"carrierclass.net/ccnode/internal/site"
@@ -48,7 +49,11 @@ func (b *Blobs) answer(ctx context.Context, to Peer, w wantFrame) {
 	ref := site.BlobRef(w.Ref)
 	r, err := b.cfg.Store.OpenSealed(ref)
 	if err != nil {
+		b.seeks(to, ref)
 		b.send(to, mesh.Bulk, frameNone, refFrame{ref[:]})
+		if b.cfg.Store.Has(ref) { // it came at this moment
+			b.send(to, mesh.Bulk, frameHave, refFrame{ref[:]})
+		}
 		return
 	}
 	defer r.Close()
@@ -78,6 +83,20 @@ func (b *Blobs) answer(ctx context.Context, to Peer, w wantFrame) {
 		return
 	}
 	b.paced(ctx, to, rate, p)
+}
+
+// most that is remembered of what others asked for in vain.
+const maxSought, maxSeekers = 1024, 16
+
+// seeks remembers who is to be told when a recording has come here.
+func (b *Blobs) seeks(p Peer, ref site.BlobRef) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	who := b.sought[ref]
+	if slices.Contains(who, p) || len(who) >= maxSeekers || len(who) == 0 && len(b.sought) >= maxSought {
+		return
+	}
+	b.sought[ref] = append(who, p)
 }
 
 // paced sends a part once the part before it is through, at so many bytes a
