@@ -5,6 +5,7 @@
 # make build      static binaries for linux/amd64 and linux/arm64, at most 60 MB each
 # make fuzz       every fuzz target for FUZZTIME (10m), one after the other; crashes are named
 # make bench      processor time beside Kamailio's, then Go's benchmarks
+# make peers      bytes and times of our engine beside go-ds-crdt's; the pair beside dmq_usrloc
 
 export CGO_ENABLED = 0
 export GOFLAGS ?= -mod=readonly
@@ -14,7 +15,7 @@ VERSION := $(shell git describe --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS := -s -w -X main.version=$(VERSION)
 MAX_BYTES := 60000000
 
-.PHONY: help test test-long check build bench fuzz deps
+.PHONY: help test test-long check build bench peers fuzz deps
 help:
 	@sed -n '/^$$/q;s/^# //p' Makefile
 
@@ -62,3 +63,7 @@ build:
 bench: deps bin/ccnode
 	CCNODE_LONG=1 CCNODE_BIN=$(CURDIR)/bin/ccnode go test -count=1 -v -timeout 60m -run 'TestPeers' ./test/bench
 	go test -run '^$$' -bench . -benchtime 1s -p 1 ./...
+
+peers: deps bin/ccnode
+	cd test/peers && go test -count=1 -v -timeout 15m -run TestStores .
+	CCNODE_LONG=1 CCNODE_BIN=$(CURDIR)/bin/ccnode go test -count=1 -v -timeout 15m -run TestPeerRegistrars ./test/lab
