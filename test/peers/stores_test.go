@@ -138,7 +138,9 @@ func measure(t *testing.T, a, b store, x *line, join func() (store, *line)) (f f
 	need("heal", a, next, next+differ, 5*time.Minute)
 	need("heal", b, next, next+differ, 5*time.Minute)
 	f.healTime = time.Since(start)
-	f.heal = float64(x.quiet() - before)
+	if f.heal = float64(x.quiet() - before); f.heal == 0 {
+		t.Fatal("the heal went past the line")
+	}
 	next += differ
 	t.Logf("heal: %.0f bytes, %v", f.heal, f.healTime)
 
