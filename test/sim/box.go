@@ -30,19 +30,21 @@ type box struct {
 	site   [10]byte
 	stands [][10]byte // whose stand-in its site is
 
-	medium   *disktest.Medium
-	store    disk.Store
-	st       *replica.Stepper // nil while it is off
-	life     int              // starts so far
-	skew     time.Duration    // of its time of day
-	links    map[crdt.NodeID]*link
-	dialling map[crdt.NodeID]bool
-	lost     map[[16]byte]bool
-	rewire   bool
-	armed    time.Duration // when the next Step is due; 0: none
-	wake     uint64
-	image    []byte // an old state of the disk
-	tabs     []tab  // what somebody has open on a screen
+	medium    *disktest.Medium
+	store     disk.Store
+	st        *replica.Stepper // nil while it is off
+	life      int              // starts so far
+	skew      time.Duration    // of its time of day
+	links     map[crdt.NodeID]*link
+	dialling  map[crdt.NodeID]bool
+	lost      map[[16]byte]bool
+	rewire    bool
+	armed     time.Duration // when the next Step is due; 0: none
+	wake      uint64
+	unsynced  []byte // under harm: what a power cut leaves
+	tokenless bool   // under harm: tabs are saved as if read now
+	image     []byte // an old state of the disk
+	tabs      []tab  // what somebody has open on a screen
 }
 
 func newBox(w *world, i int, site [10]byte) *box {
@@ -68,6 +70,9 @@ func (b *box) start() error {
 		return fmt.Errorf("%s: %w", b, err)
 	}
 	seed := sha256.Sum256(fmt.Append(nil, b.w.seed, b.index, b.life))
+	if w := b.w.harm; w != nil {
+		store = w(b, store)
+	}
 	b.store = store
 	b.st, err = replica.NewStepper(replica.Config{Node: b.id, Fleet: fleetID, Auth: b.auth, Sign: func(m []byte) []byte { return ed25519.Sign(b.key, m) },
 		Disk: store, Gate: gate{b.w}, Topo: topology{b}, Mesh: port{b}, Random: rand.NewChaCha8(seed), Log: slog.New(slog.DiscardHandler),
@@ -92,7 +97,11 @@ func (b *box) off(crash bool) {
 	b.armed = 0
 	if crash {
 		b.medium.Crash()
+		if b.unsynced != nil {
+			b.medium.Restore(b.unsynced)
+		}
 	}
+	b.unsynced = nil
 	b.store.Close()
 	for _, l := range b.ordered() {
 		o, _ := l.other(b)

@@ -23,7 +23,12 @@ type result struct {
 // run draws a schedule from a seed, plays it, heals everything and looks at what
 // came out.
 func run(seed uint64, nodes, steps int) (r result) {
-	w := newWorld(seed, nodes)
+	return play(newWorld(seed, nodes), steps)
+}
+
+// play plays a world's schedule.
+func play(w *world, steps int) (r result) {
+	seed, nodes := w.seed, len(w.boxes)
 	r = result{seed: seed, nodes: nodes}
 	fault := w.truth.fault
 	for _, b := range w.boxes {

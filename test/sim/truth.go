@@ -68,7 +68,9 @@ func (b *box) write(c crdt.Cell, old *tab) error {
 	m := replica.Mutation{Scope: c.Scope, Writes: []crdt.Write{{Table: c.Table, Record: c.Record, Field: c.Field, Value: []byte(strconv.Itoa(n) + filler)}}}
 	if old != nil {
 		x.saw = old.saw
-		m.Token = map[crdt.Cell]crdt.Context{c: old.token}
+		if !b.tokenless {
+			m.Token = map[crdt.Cell]crdt.Context{c: old.token}
+		}
 	}
 	w.truth.writes[n] = x
 	_, err := b.st.Commit(m)

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"carrierclass.net/ccnode/crdt"
+	"carrierclass.net/ccnode/internal/disk"
 	"carrierclass.net/ccnode/mesh/overlay"
 )
 
@@ -36,6 +37,7 @@ type world struct {
 	bytes    int64
 	trace    hash.Hash // of all that happened: equal for equal seeds
 	steps    int
+	harm     func(*box, disk.Store) disk.Store // a planted bug between engine and disk; nil: none
 	truth    truth
 	writes   int
 	dropped  []string // links that an engine dropped, with its reason
