@@ -5,6 +5,8 @@ import (
 	"cmp"
 	"maps"
 	"slices"
+
+	"carrierclass.net/ccnode/crdt/mutant"
 )
 
 // A Version is one uncovered write of a cell.
@@ -176,7 +178,7 @@ func (s *Set) addWrites(c *Change, e *entry, fx *Effect) {
 		cell := c.Cell(i)
 		kept := make([]version, 0, 1)
 		for _, v := range vs {
-			if w.Ctx.Covers(v.e.dot) {
+			if w.Ctx.Covers(v.e.dot) || mutant.Is(mutant.StampOrder) && v.e.dot.Stamp < e.dot.Stamp {
 				fx.Displaced = append(fx.Displaced, Displaced{cell, s.export(v), c.id})
 				s.release(v.e, fx)
 				continue

@@ -1,5 +1,9 @@
 package crdt
 
+import (
+	"carrierclass.net/ccnode/crdt/mutant"
+)
+
 // Plan applies the law of the actor to one cell (state.md §2): a write covers
 // all earlier writes of the same actor to that cell.
 //
@@ -9,7 +13,7 @@ package crdt
 // own actor that the cell knows: then the two become a visible conflict
 // instead of one silently covering the other.
 func Plan(known, token Context, self ActorID) (ctx Context, fresh bool) {
-	if token == nil {
+	if token == nil || mutant.Is(mutant.TokenIgnored) {
 		return known, false
 	}
 	return token, token.Get(self) < known.Get(self)

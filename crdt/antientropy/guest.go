@@ -4,6 +4,7 @@ import (
 	"slices"
 
 	"carrierclass.net/ccnode/crdt"
+	"carrierclass.net/ccnode/crdt/mutant"
 )
 
 // A neighbour that cannot reach one of its own turns to us. Only it knows why,
@@ -48,7 +49,7 @@ func (m *Machine) welcome(p *peer, h hello) (news bool) {
 	before := p.Shared
 	var wishes []crdt.Scope
 	for _, x := range h.Scopes {
-		if !x.Guest {
+		if !x.Guest || mutant.Is(mutant.Echo) {
 			wishes = append(wishes, crdt.Scope(x.Scope))
 		}
 	}

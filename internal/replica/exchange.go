@@ -11,6 +11,7 @@ import (
 
 	"carrierclass.net/ccnode/crdt"
 	"carrierclass.net/ccnode/crdt/antientropy"
+	"carrierclass.net/ccnode/crdt/mutant"
 	"carrierclass.net/ccnode/crdt/riblt"
 	"carrierclass.net/ccnode/internal/disk"
 	"carrierclass.net/ccnode/mesh"
@@ -332,7 +333,9 @@ func (x *exchange) drain() {
 	for {
 		if x.ask {
 			x.ask = false
-			x.machine.Doubt()
+			if !mutant.Is(mutant.NoDoubt) {
+				x.machine.Doubt()
+			}
 		}
 		r := x.machine.Ready()
 		if len(r.Incoming)+len(r.Acked)+len(r.Delivered)+len(r.Messages)+len(r.Drop)+len(r.Dial)+len(r.Offered)+len(r.Equal)+len(r.Differ)+len(r.Clocks) == 0 {
@@ -471,6 +474,8 @@ func (x *exchange) take(in antientropy.Incoming) {
 			delete(x.queues, d.peer)
 		}
 		switch {
+		case err != nil && mutant.Is(mutant.AckUnstored):
+			x.machine.Stored(in)
 		case err != nil && first: // what follows waits, too: its cursor says that all before it is here
 			x.stalled = append(append(x.stalled, d), q...)
 		case err != nil: // its link is gone: the peer still owes it

@@ -11,6 +11,7 @@ import (
 	"github.com/fxamacker/cbor/v2"
 
 	"carrierclass.net/ccnode/crdt"
+	"carrierclass.net/ccnode/crdt/mutant"
 	"carrierclass.net/ccnode/internal/disk"
 )
 
@@ -300,6 +301,9 @@ func (e *Engine) readRest(r disk.Reader, hurt map[crdt.Scope]bool) error {
 			return nil
 		}),
 		scan("held/", func(_, value []byte) error {
+			if mutant.Is(mutant.HeldForgotten) {
+				return nil
+			}
 			var h heldRecord
 			if err := cbor.Unmarshal(value, &h); err != nil {
 				return err

@@ -8,6 +8,7 @@ import (
 
 	"carrierclass.net/ccnode/crdt"
 	"carrierclass.net/ccnode/crdt/antientropy"
+	"carrierclass.net/ccnode/crdt/mutant"
 	"carrierclass.net/ccnode/crdt/riblt"
 	"carrierclass.net/ccnode/internal/disk"
 )
@@ -67,7 +68,7 @@ func (v machineView) Epoch() uint32 { return v.e.x.epoch }
 // not know of, or beyond what that start gave out, is evidence that the disk
 // was rolled back: what this actor wrote since is known elsewhere and not here.
 func (v machineView) Believes(s crdt.Scope, c antientropy.Cursor) bool {
-	if c.N == 0 {
+	if c.N == 0 || mutant.Is(mutant.Believing) {
 		return true
 	}
 	sc := v.e.scopes[s]
@@ -121,7 +122,7 @@ func (v machineView) Outbox() []antientropy.Out {
 
 // rolledBack draws a new actor, once per start.
 func (e *Engine) rolledBack(why string) {
-	if e.x.rolled {
+	if e.x.rolled || mutant.Is(mutant.Rollback) {
 		return
 	}
 	e.x.rolled = true

@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"carrierclass.net/ccnode/crdt"
+	"carrierclass.net/ccnode/crdt/mutant"
 )
 
 // verification is what is known of a signature.
@@ -132,6 +134,10 @@ func (t *turn) judge(d *delivery, in *incoming) Verdict {
 	switch {
 	case in.verified == forged:
 		return Verdict{Refuse, "its signature is wrong"}
+	case mutant.Is(mutant.PruneByClock) && c.Stamp.Millis() < e.clock.now(t.wall, t.synced).Millis()-time.Hour.Milliseconds():
+		return Verdict{Accept, "it is old"}
+	case mutant.Is(mutant.Deaf) && len(d.changes) > 1 && in != d.changes[0]:
+		return Verdict{Accept, "there was another one"}
 	case t.ids[id] || view{e}.has(c):
 		_, in.again = e.held[id]
 		if in.again && !t.ids[id] {

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"carrierclass.net/ccnode/crdt"
+	"carrierclass.net/ccnode/crdt/mutant"
 	"carrierclass.net/ccnode/internal/disk"
 )
 
@@ -154,6 +155,7 @@ func (t *turn) stage(s staged) {
 	switch {
 	case s.keep:
 		t.batch.Put(keyHeld(id), encode(heldRecord{Raw: c.Raw(), Peer: s.peer[:], Why: strings.ToValidUTF8(s.why, "?"), At: t.now.UnixMilli()}))
+	case s.out && mutant.Is(mutant.OutboxVolatile):
 	case s.out:
 		t.batch.Put(keyOutbox(id), encode(outboxRecord{Raw: c.Raw(), At: t.now.UnixMilli()}))
 	default:
@@ -200,6 +202,9 @@ func (t *turn) commit() {
 	}
 	err := e.readOnly
 	if err == nil || errors.Is(err, disk.ErrNoSpace) {
+		if mutant.Is(mutant.SkipDisk) {
+			t.batch = disk.Batch{}
+		}
 		err = e.cfg.Disk.Commit(&t.batch)
 	}
 	if err != nil {

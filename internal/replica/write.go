@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"carrierclass.net/ccnode/crdt"
+	"carrierclass.net/ccnode/crdt/mutant"
 )
 
 // local puts a local write into the turn. It says no, and changes nothing, if
@@ -75,7 +76,10 @@ func (t *turn) make(m *Mutation) (*crdt.Change, error) {
 		}
 		ctx, behind := crdt.Plan(set.Known(cell), token, e.self)
 		w.Ctx = ctx
-		fresh = fresh || behind
+		if mutant.Is(mutant.NoContext) {
+			w.Ctx = nil
+		}
+		fresh = fresh || behind && !mutant.Is(mutant.StaleToken)
 		seen = max(seen, ctx.Max())
 	}
 	if fresh {
