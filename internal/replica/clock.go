@@ -20,6 +20,11 @@ type clock struct {
 	// write now need not wait here. Not stored.
 	borrowed bool
 	offset   int64 // ms, added to the wall clock while it is clearly wrong
+
+	// When the wall clock was last believed, and what it said: if it jumps while
+	// we run, time goes on from there.
+	believed time.Time
+	said     int64 // ms
 }
 
 // wrong says that the wall clock cannot be right, by what is on the disk. With
@@ -41,11 +46,25 @@ func (k *clock) wall(now time.Time, synced bool) int64 {
 	return 0
 }
 
+// tick notes that the wall clock is believed at an instant, or, if it has jumped
+// to what is clearly wrong since it was, goes on from there.
+func (k *clock) tick(wall, now time.Time, synced bool) {
+	switch ms := wall.UnixMilli(); {
+	case !k.wrong(ms, synced):
+		k.believed, k.said = now, ms
+	case k.borrowed:
+	case k.believed.IsZero(): // since the start: time goes on from what the disk knows
+		k.borrowed, k.offset = true, k.last.Millis()-ms
+	default:
+		k.borrowed, k.offset = true, k.said+now.Sub(k.believed).Milliseconds()-ms
+	}
+}
+
 // borrow takes the time of a member, if ours is clearly wrong and the member's
 // is not.
 func (k *clock) borrow(theirs crdt.Stamp, now time.Time, synced bool) (took bool) {
 	ms := now.UnixMilli()
-	if !k.wrong(ms, synced) || theirs <= k.last || theirs.Millis() > k.last.Millis()+believeFor.Milliseconds() {
+	if !k.wrong(ms, synced) || theirs <= k.last || k.borrowed && theirs.Millis() <= ms+k.offset || theirs.Millis() > k.last.Millis()+believeFor.Milliseconds() {
 		return false
 	}
 	k.borrowed, k.offset = true, theirs.Millis()-ms

@@ -63,6 +63,9 @@ func (s *Stepper) Reconfigure() error {
 	return (<-done).err
 }
 
+// Doubts says whether a neighbour is still to be asked what this disk lost.
+func (s *Stepper) Doubts() bool { return s.x.doubt }
+
 // Next is when Step has something to do; zero: only when something happens.
 func (s *Stepper) Next() time.Time {
 	if next := s.x.due; s.careAt.IsZero() || !next.IsZero() && next.Before(s.careAt) {

@@ -53,6 +53,9 @@ type staged struct {
 func (e *Engine) newTurn() *turn {
 	t := &turn{e: e, now: e.cfg.Now(), wall: e.wall(), synced: e.cfg.Synced(), ids: map[crdt.ID]bool{}, cells: map[crdt.Cell]bool{},
 		heads: map[crdt.Scope]uint64{}, hashes: map[crdt.Scope]*crdt.LtHash{}, last: e.clock.last}
+	e.mu.Lock()
+	e.clock.tick(t.wall, t.now, t.synced)
+	e.mu.Unlock()
 	t.takeChores()
 	return t
 }

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"os"
 	"testing"
 
 	"carrierclass.net/ccnode/crdt/mutant"
@@ -15,6 +16,9 @@ func TestMutantsAreCaught(t *testing.T) {
 	}
 	defer func() { mutant.Planted = mutant.None }()
 	for _, m := range mutant.All() {
+		if os.Getenv("M") != "" && os.Getenv("M") != m.String() {
+			continue
+		}
 		mutant.Planted = m
 		caught := ""
 		seeds := uint64(0)

@@ -71,7 +71,7 @@ func play(w *world, steps int) (r result) {
 func (w *world) settled() bool {
 	for _, b := range w.boxes {
 		st := b.st.Status()
-		if st.Outbox > 0 || st.Held > 0 {
+		if st.Outbox > 0 || st.Held > 0 || b.st.Doubts() {
 			return false
 		}
 		for _, p := range st.Peers {
@@ -99,7 +99,7 @@ func (s *schedule) cell(b *box) crdt.Cell {
 			scope = crdt.SiteScope(s.boxes[s.rng.IntN(len(s.boxes))].site)
 		}
 	}
-	c := crdt.Cell{Scope: scope, Table: 1, Record: fmt.Sprint("shared ", s.rng.IntN(3)), Field: "f"}
+	c := crdt.Cell{Scope: scope, Table: 1, Record: fmt.Sprint("shared ", s.rng.IntN(1+int(s.seed%3))), Field: "f"}
 	if s.rng.IntN(3) == 0 {
 		c.Record = fmt.Sprint("own ", b.index, " ", s.writes)
 	}
@@ -113,7 +113,7 @@ func (s *schedule) step() {
 		s.must(b.start())
 		return
 	}
-	switch s.rng.IntN(16) {
+	switch s.rng.IntN(18) {
 	case 0: // a cut through the fleet
 		n := 2 + s.rng.IntN(3)
 		group := make([]int, len(s.boxes))
@@ -145,7 +145,7 @@ func (s *schedule) step() {
 		b.off(false)
 		s.must(b.start())
 	case 6: // the time of day jumps
-		b.skew = []time.Duration{0, -10 * 365 * 24 * time.Hour, 10 * 365 * 24 * time.Hour, -time.Hour, beginning.Sub(time.Unix(0, 0)) * -1, 4 * time.Minute}[s.rng.IntN(6)]
+		b.skew = []time.Duration{0, -10 * 365 * 24 * time.Hour, 10 * 365 * 24 * time.Hour, -time.Hour, beginning.Sub(time.Unix(0, 0)) * -1, 4 * time.Minute, 8 * time.Minute, 8 * time.Minute}[s.rng.IntN(8)]
 	case 7:
 		b.image = b.medium.Snapshot()
 	case 8: // an old image of the disk, once others have what this box wrote since
@@ -162,6 +162,14 @@ func (s *schedule) step() {
 			t := b.tabs[s.rng.IntN(n)]
 			_ = b.write(t.cell, &t)
 		}
+	case 12: // two have the same page open and both save, the one twice
+		c := s.cell(b)
+		t := b.open(c)
+		s.write(b)
+		_ = b.write(c, nil)
+		_ = b.write(c, &t)
+	case 13:
+		s.restore(b)
 	default:
 		for range 1 + s.rng.IntN(4) {
 			s.write(b)
@@ -196,6 +204,7 @@ func (s *schedule) restore(b *box) {
 		return
 	}
 	s.restored = true
+	actor := b.st.Status().Actor
 	b.off(false)
 	b.medium.Restore(b.image)
 	s.must(b.start())
@@ -212,7 +221,25 @@ func (s *schedule) restore(b *box) {
 			}
 		}
 	}
-	s.run(s.now + 3*time.Minute)
+	if s.rng.IntN(2) == 0 {
+		s.run(s.now + 3*time.Minute)
+		return
+	}
+	// Or a cut comes while it is still being told.
+	for range 180 {
+		s.run(s.now + time.Second)
+		if b.st.Status().Actor != actor {
+			break
+		}
+	}
+	if b.st.Status().Actor == actor {
+		return
+	}
+	group := make([]int, len(s.boxes))
+	for i := range group {
+		group[i] = s.rng.IntN(2)
+	}
+	s.cut(func(b *box) int { return group[b.index] })
 }
 
 // heal ends all faults and gives everybody something to say.
