@@ -145,7 +145,7 @@ func (s *schedule) step() {
 		b.off(false)
 		s.must(b.start())
 	case 6: // the time of day jumps
-		b.skew = []time.Duration{0, -10 * 365 * 24 * time.Hour, 10 * 365 * 24 * time.Hour, -time.Hour, beginning.Sub(time.Unix(0, 0)) * -1, 4 * time.Minute, 8 * time.Minute, 8 * time.Minute}[s.rng.IntN(8)]
+		b.skew = []time.Duration{0, -10 * 365 * 24 * time.Hour, 10 * 365 * 24 * time.Hour, -3 * time.Minute, beginning.Sub(time.Unix(0, 0)) * -1, 4 * time.Minute, 8 * time.Minute, 8 * time.Minute}[s.rng.IntN(8)]
 	case 7:
 		b.image = b.medium.Snapshot()
 	case 8: // an old image of the disk, once others have what this box wrote since
@@ -200,7 +200,7 @@ func (s *schedule) restore(b *box) {
 	if b.st == nil {
 		return
 	}
-	if st := b.st.Status(); st.Only.Changes > 0 || st.ReadOnly != nil || st.Outbox > 0 {
+	if st := b.st.Status(); st.Only.Changes > 0 || st.ReadOnly != nil || st.Outbox > 0 || st.Held > 0 {
 		return
 	}
 	s.restored = true
@@ -249,9 +249,6 @@ func (s *schedule) heal() {
 		b.medium.SetFree(1 << 30)
 		b.medium.Heal()
 		b.medium.CrashAt(1 << 30)
-		if b.skew == -time.Hour {
-			b.skew = 0 // not clearly wrong: somebody sets it
-		}
 		if b.st == nil {
 			s.must(b.start())
 		}
