@@ -134,11 +134,19 @@ func (s *story) silence(ctx context.Context) error {
 	}
 	kept, err := s.f.kept(ctx)
 	s.show("each shop's state is kept at one other shop", err, "%s", kept)
-	select { // acknowledgements of the last call's end
-	case <-time.After(1500 * time.Millisecond):
-	case <-ctx.Done():
-	}
+	// Acknowledgements of the last call's end, and keys for who keeps a state.
 	before := s.f.wan.Total()
+	for end := time.Now().Add(20 * time.Second); time.Now().Before(end) && ctx.Err() == nil; {
+		select {
+		case <-time.After(2500 * time.Millisecond):
+		case <-ctx.Done():
+		}
+		now := s.f.wan.Total()
+		if now.Minus(before).Bytes() == 0 {
+			break
+		}
+		before = now
+	}
 	s.say("Nobody says anything for %v; phones refresh their registrations.", idleFor)
 	for _, p := range s.phones {
 		if err := within(ctx, 3*time.Second, p.Refresh); err != nil {

