@@ -223,10 +223,10 @@ type counts struct {
 
 // futile is what is known of repairs of a scope with a peer after which the
 // fingerprints still differed, because one side holds changes back. The next
-// one waits until the contents are others, and for twice as many links.
+// one waits for another link, and until the contents are others: it costs a
+// sketch, some hundred octets, and not to look would leave a loss unmended.
 type futile struct {
 	ours, theirs string
-	count        int
 	link         uint64 // not before this one
 }
 

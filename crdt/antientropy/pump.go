@@ -127,8 +127,7 @@ func (m *Machine) compare(p *peer, s crdt.Scope, x *exchange) {
 			}
 			p.futile[s] = f
 		}
-		f.ours, f.theirs, f.link = string(fp[:]), string(d.Fingerprint), p.link+1<<min(f.count, 16)
-		f.count++
+		f.ours, f.theirs, f.link = string(fp[:]), string(d.Fingerprint), p.link+1
 		m.ready.Differ = append(m.ready.Differ, Scoped{p.Peer, s})
 	case p.hopeful(s, string(fp[:]), string(d.Fingerprint)):
 		x.differs = true
