@@ -268,13 +268,49 @@ func meshCommand(s *settings) *cobra.Command {
 
 func nodeCommand(s *settings) *cobra.Command {
 	c := &cobra.Command{Use: "node", Short: "Boxes of the fleet"}
-	c.AddCommand(&cobra.Command{
-		Use: "revoke NODE", Short: "Shut a box out of the fleet, for good", Args: args(1, 1, "the node's name or id"),
+	var dry bool
+	revoke := &cobra.Command{
+		Use: "revoke NODE", Short: "Shut a box out of the fleet, for good, and list what it could open", Args: args(1, 1, "the node's name or id"),
 		RunE: func(cmd *cobra.Command, a []string) error {
-			return s.plain(cmd, http.MethodPost, "/nodes/"+pathEscape(a[0])+"/revoke", nil, "revoked "+a[0])
+			method, path, done := http.MethodPost, "/revoke", "revoked"
+			if dry {
+				method, path, done = http.MethodGet, "/secrets", "not revoked"
+			}
+			x, err := ask[api.NodeSecrets](cmd, s, method, "/nodes/"+pathEscape(a[0])+path, nil)
+			if err != nil {
+				return err
+			}
+			return s.show(x, func(t *table) { secretRows(t, x, done) })
 		},
-	})
+	}
+	revoke.Flags().BoolVar(&dry, "dry-run", false, "only list what it can open")
+	c.AddCommand(revoke)
 	return c
+}
+
+// secretRows is what a person has to know of a box that is lost.
+func secretRows(t *table, x api.NodeSecrets, done string) {
+	t.row(done, x.Name, x.Node)
+	for _, of := range x.Sites {
+		if len(of.Keys) == 0 {
+			t.row("site "+of.Site, "no key of it was ever given to this box")
+			continue
+		}
+		t.row("site "+of.Site, fmt.Sprintf("keys %d, secrets %d", len(of.Keys), len(of.Secrets)), strings.Join(of.Keys, " "))
+		if of.Current {
+			t.row("", "the key in use is among them: new passwords are sealed under it too")
+		}
+		for _, y := range of.Secrets {
+			t.row("", y.Kind, y.What, dash(y.Number), dash(y.Name), y.ID)
+		}
+		for _, m := range of.Made {
+			t.row("", "made of the key", m)
+		}
+	}
+	for _, w := range x.Unknown {
+		t.row("not known here", "site "+w, "ask a box of that site: ccnode node revoke "+x.Node+" --dry-run")
+	}
+	t.row("unsealed", "recordings and messages on its disk are readable to whoever has it")
 }
 
 func recoveryCommand(s *settings) *cobra.Command {

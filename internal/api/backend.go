@@ -54,6 +54,9 @@ type Backend interface {
 	ConfirmRecovery(ctx context.Context, first, last string) error
 
 	RevokeNode(ctx context.Context, by, node string) error
+	// NodeSecrets is what a box, revoked or not, could open of the sites whose
+	// state is held here.
+	NodeSecrets(ctx context.Context, node string) (NodeSecrets, error)
 	// Check tries to reach every peer now ("check now" is a purpose).
 	Check(ctx context.Context) error
 }

@@ -164,8 +164,25 @@ func register(h huma.API, b Backend) {
 	huma.Register(h, op("revoke-node", post, "/nodes/{node}/revoke", "Shut a box out of the fleet for good", "node"),
 		func(ctx context.Context, in *struct {
 			Node string `path:"node" maxLength:"80"`
-		}) (*none, error) {
-			return nil, problem(b.RevokeNode(ctx, by(ctx), in.Node))
+		}) (*body[NodeSecrets], error) {
+			x, err := b.NodeSecrets(ctx, in.Node)
+			if err != nil {
+				return nil, problem(err)
+			}
+			if err := b.RevokeNode(ctx, by(ctx), x.Node); err != nil {
+				return nil, problem(err)
+			}
+			name := x.Name                      // the directory forgets a revoked box
+			x, err = b.NodeSecrets(ctx, x.Node) // once more: nothing is wrapped for it from now on
+			x.Name = name
+			return &body[NodeSecrets]{x}, problem(err)
+		})
+	huma.Register(h, op("node-secrets", get, "/nodes/{node}/secrets", "What a box could open: names of secrets, never the secrets", "node"),
+		func(ctx context.Context, in *struct {
+			Node string `path:"node" maxLength:"80"`
+		}) (*body[NodeSecrets], error) {
+			x, err := b.NodeSecrets(ctx, in.Node)
+			return &body[NodeSecrets]{x}, problem(err)
 		})
 
 	huma.Register(h, op("list-users", get, "/users", "Users of the fleet", "users"),

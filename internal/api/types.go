@@ -351,3 +351,32 @@ type Call struct {
 
 	BothHeard *bool `json:"bothHeard,omitempty"`
 }
+
+// NodeSecrets is what a box could open, so that it can be replaced when the box
+// is lost. No secret is in it.
+type NodeSecrets struct {
+	Node    string        `json:"node" doc:"Id of the box"`
+	Name    string        `json:"name"`
+	Revoked bool          `json:"revoked"`
+	Sites   []SiteSecrets `json:"sites" doc:"Of the sites whose state is held where this was asked"`
+	Unknown []string      `json:"unknown" doc:"Codes of sites whose state is not held where this was asked: ask there"`
+}
+
+// SiteSecrets is what a box could open of one site.
+type SiteSecrets struct {
+	Site    string       `json:"site" doc:"Code"`
+	Current bool         `json:"current" doc:"What is sealed from now on can be opened too, until the site's key is replaced"`
+	Keys    []string     `json:"keys" doc:"Names of the site's keys that were wrapped for it"`
+	Secrets []HeldSecret `json:"secrets"`
+	Made    []string     `json:"made" doc:"Secrets that are made of the site's key and lie nowhere"`
+}
+
+// HeldSecret names one sealed value.
+type HeldSecret struct {
+	Kind   string `json:"kind" doc:"device, user, trunk, phone"`
+	What   string `json:"what" doc:"password, PIN, admin"`
+	Name   string `json:"name,omitempty"`
+	Number string `json:"number,omitempty" doc:"Of the user it belongs to"`
+	ID     string `json:"id" doc:"Of the record"`
+	Key    string `json:"key" doc:"Name of the key it is sealed under"`
+}

@@ -583,6 +583,15 @@ func (b *backend) RevokeNode(ctx context.Context, by, who string) error {
 	return nil
 }
 
+// NodeSecrets reads the wraps of the own site and of the sites kept here.
+func (b *backend) NodeSecrets(_ context.Context, who string) (api.NodeSecrets, error) {
+	id, err := b.n.findNode(who)
+	if err != nil && (id.UnmarshalText([]byte(who)) != nil || b.n.book.Ever(id) == nil) { // revoked ones go by their id
+		return api.NodeSecrets{}, api.NotFound(err.Error(), "\"ccnode mesh peers\" shows their names; a box that was revoked goes by its id")
+	}
+	return b.n.secretsOf(id), nil
+}
+
 // Check tries to reach every peer now.
 func (b *backend) Check(context.Context) error {
 	for _, g := range b.n.book.Members(site.ID{}) {

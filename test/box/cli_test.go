@@ -238,7 +238,7 @@ func TestEveryCommand(t *testing.T) {
 		t.Errorf("status: %+v", s)
 	}
 	name := s.Pair.Name
-	table("revoked "+name, "node revoke "+name)
+	table("revoked|"+name+"|the key in use is among them|device|password", "node revoke "+name)
 	eventually(t, 5*time.Second, func() error {
 		if s := b.status(); s.Fleet.Nodes != 1 {
 			return fmt.Errorf("the fleet has %d nodes", s.Fleet.Nodes)
