@@ -7,21 +7,21 @@ package mutant
 type Mutant uint8
 
 const (
-	None         Mutant = iota
-	StampOrder          // the later stamp wins, whatever its author had seen
-	TokenIgnored        // what a person had seen does not matter, only what is here
-	StaleToken          // no fresh actor for a write by an old token
-	NoContext           // a write says that its author had seen nothing
-	SkipDisk            // a write is acknowledged before it is on disk
-	AckUnstored         // what a peer sent is acknowledged although it was not stored
-	HeldForgotten       // held changes do not outlive a restart
-	OutboxVolatile      // what waits for another site does not outlive a restart
-	PruneByClock        // a change that is an hour old is not taken any more
-	Rollback            // no fresh actor when the disk was set back
-	NoDoubt             // a box whose disk was set back does not ask what it lost
-	Believing           // cursors are believed although they do not fit the disk
-	Echo                // a guest's echo is taken for a wish
-	Deaf                // what a batch brings beyond its first change is dropped
+	None           Mutant = iota
+	StampOrder            // the later stamp wins, whatever its author had seen
+	TokenIgnored          // what a person had seen does not matter, only what is here
+	StaleToken            // no fresh actor for a write by an old token
+	NoContext             // a write says that its author had seen nothing
+	SkipDisk              // a write is acknowledged before it is on disk
+	AckUnstored           // what a peer sent is acknowledged although it was not stored
+	HeldForgotten         // held changes do not outlive a restart
+	OutboxVolatile        // what waits for another site does not outlive a restart
+	PruneByClock          // a change that is an hour old is not taken any more
+	Rollback              // no fresh actor when the disk was set back
+	NoDoubt               // a box whose disk was set back does not ask what it lost
+	Believing             // cursors are believed although they do not fit the disk
+	Echo                  // a guest's echo is taken for a wish
+	Deaf                  // what a batch brings beyond its first change is dropped
 	count
 )
 

@@ -284,30 +284,6 @@ func (p *Plan) StandIn(site [10]byte) (other [10]byte, ok bool) {
 	return other, ok
 }
 
-// StandsFor lists the sites whose stand-in a site is.
-func (p *Plan) StandsFor(site [10]byte) (out [][10]byte) {
-	i, ok := p.at[site]
-	if !ok {
-		return nil
-	}
-	own := &p.sites[i]
-next:
-	for k := range p.sites {
-		x := p.sites[k].site
-		if k == i {
-			continue
-		}
-		w := own.weight(x)
-		for o := range p.sites { // as a rule one of the first few is above
-			if o != i && o != k && p.sites[o].weight(x).above(w) {
-				continue next
-			}
-		}
-		out = append(out, x)
-	}
-	return out
-}
-
 // A weight is how fit a site is as stand-in of another: whoever can be dialled
 // comes before whoever cannot.
 type weight struct {

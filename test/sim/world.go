@@ -92,8 +92,14 @@ func newWorld(seed uint64, n int) *world {
 	}
 	w.sites = site
 	w.plan = overlay.New(members)
+	stands := map[[10]byte][][10]byte{}
+	for i := range site + 1 {
+		if k, ok := w.plan.StandIn(siteID(i)); ok && len(w.plan.Nodes(siteID(i))) > 0 {
+			stands[k] = append(stands[k], siteID(i))
+		}
+	}
 	for _, b := range w.boxes {
-		b.stands = w.plan.StandsFor(b.site)
+		b.stands = stands[b.site]
 	}
 	return w
 }
