@@ -185,6 +185,9 @@ func (f *lampFeed) exchange(c net.Conn, acks <-chan error, chains []string, all 
 	defer t.Stop()
 	select {
 	case err := <-acks:
+		if err == nil {
+			f.l.reached(f.other)
+		}
 		return err
 	case <-f.ctx.Done():
 		return f.ctx.Err()

@@ -227,6 +227,16 @@ func (l *Lamps) unreachable(other site.NodeID) {
 	}
 }
 
+// reached is evidence that the other node lives: what it tells over a stream
+// that is open counts. One without a stream has to come back with its calls.
+func (l *Lamps) reached(other site.NodeID) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if p := l.peers[other]; p != nil && len(p.streams) > 0 {
+		p.stay()
+	}
+}
+
 // forget drops what a node told, and its streams: if it lives, it notices and
 // tells everything again. seq is that of the timer that found it gone, or 0.
 func (l *Lamps) forget(from site.NodeID, seq uint64) {

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -170,6 +171,35 @@ func TestALostStreamPutsNoLampOut(t *testing.T) {
 	})
 }
 
+// A first attempt that the other node refuses, as when it has not heard yet that
+// we are of its site, is no reason to end what it tells us.
+func TestARefusedBeginningIsForgotten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b, k := newLampNode(1), newLampNode(2), &cable{}
+		t.Cleanup(func() { a.lamps.Close(); b.lamps.Close(); k.cut(true) })
+		var heard, dials atomic.Int32
+		b.lamps.Share(a.id, func(context.Context) (net.Conn, error) {
+			x, y := net.Pipe()
+			heard.Add(1)
+			go a.lamps.Hear(b.id, y)
+			return x, nil
+		})
+		synctest.Wait()
+		a.lamps.Share(b.id, func(context.Context) (net.Conn, error) {
+			if dials.Add(1) == 1 {
+				return nil, errors.New("it does not know us")
+			}
+			x, y := net.Pipe()
+			go b.lamps.Hear(a.id, y)
+			return x, nil
+		})
+		time.Sleep(time.Hour)
+		if heard.Load() != 1 || dials.Load() != 2 {
+			t.Errorf("%d streams came and %d went, want 1 and 2", heard.Load(), dials.Load())
+		}
+	})
+}
+
 func TestTheLampsOfALostNodeGoOut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a, b, k := newLampNode(1), newLampNode(2), &cable{}
@@ -249,11 +279,13 @@ func TestADoubtedNode(t *testing.T) {
 		if err := writeLamps(x, lampItem{All: true, Calls: []LampCall{{"call", []Lamp{rings}}}}); err != nil {
 			t.Fatal(err)
 		}
+		var dead atomic.Bool
 		b.lamps.Share(site.NodeID{1}, func(context.Context) (net.Conn, error) {
 			p, q := net.Pipe()
+			lives := !dead.Swap(true)
 			go func() { // takes the snapshot, and dies
 				r := bufio.NewReader(q)
-				if _, err := readLamps(r); err == nil {
+				if _, err := readLamps(r); err == nil && lives {
 					q.Write([]byte{1})
 				}
 				r.WriteTo(discard{})
