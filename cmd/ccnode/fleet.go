@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
@@ -311,6 +312,76 @@ func secretRows(t *table, x api.NodeSecrets, done string) {
 		t.row("not known here", "site "+w, "ask a box of that site: ccnode node revoke "+x.Node+" --dry-run")
 	}
 	t.row("unsealed", "recordings and messages on its disk are readable to whoever has it")
+}
+
+func secretsCommand(s *settings) *cobra.Command {
+	c := &cobra.Command{Use: "secrets", Short: "Passwords, PINs and keys of this site"}
+	var held string
+	var dry, yes bool
+	rotate := &cobra.Command{
+		Use: "rotate", Short: "Replace all that a lost box could open of this site", Args: args(0, 0, "nothing more"),
+		Long: `Replaces what a box that was shut out of the fleet could open of this site:
+passwords of telephones, PINs, the pages' passwords, and what the telephones
+trust. Adopted telephones are asked to fetch their new settings; the passwords
+of the others are shown, and have to be typed into them: they are dead until
+then. Shut the box out first (ccnode node revoke NODE). Then run this at a box
+of each site that its list names.`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if held == "" {
+				return usageError{errors.New("say which box is lost: --held-by ID; \"ccnode node revoke\" showed its id")}
+			}
+			if dry || !yes {
+				x, err := ask[api.NodeSecrets](cmd, s, http.MethodGet, "/nodes/"+pathEscape(held)+"/secrets", nil)
+				if err != nil {
+					return err
+				}
+				return s.show(x, func(t *table) {
+					secretRows(t, x, "nothing replaced yet")
+					if !dry {
+						t.row("next", "telephones that nobody adopted are dead until their new password is typed; to go on: --yes")
+					}
+				})
+			}
+			x, err := ask[api.RotatedSecrets](cmd, s, http.MethodPost, "/secrets/rotate", api.SecretRotation{HeldBy: held})
+			if err != nil {
+				return err
+			}
+			return s.show(x, func(t *table) { rotatedRows(t, x) })
+		},
+	}
+	rotate.Flags().StringVar(&held, "held-by", "", "id of the box that is lost")
+	rotate.Flags().BoolVar(&dry, "dry-run", false, "only list what would be replaced")
+	rotate.Flags().BoolVar(&yes, "yes", false, "do it")
+	c.AddCommand(rotate)
+	return c
+}
+
+func rotatedRows(t *table, x api.RotatedSecrets) {
+	t.row("site "+x.Site, fmt.Sprintf("%d replaced, %d left to you", len(x.Replaced), len(x.Left)))
+	for _, y := range x.Replaced {
+		to := y.New
+		if y.Phone != "" {
+			to = "telephone " + y.Phone + " fetches it"
+		}
+		t.row("new", y.Kind, y.What, dash(y.Number), dash(y.Name), to)
+	}
+	for _, p := range x.Phones {
+		if !p.Asked {
+			t.row("not asked", p.Phone, p.MAC, p.Reason)
+		}
+	}
+	if x.Until != nil {
+		t.row("until", x.Until.Local().Format("2006-01-02 15:04"), "telephones that are off now find their new settings by themselves until then; later: ccnode phone window open")
+	}
+	for _, y := range x.Left {
+		t.row("left to you", y.Kind, y.What, dash(y.Number), dash(y.Name), y.Why)
+	}
+	for _, w := range x.Others {
+		t.row("left to you", "site "+w, "the same there: ccnode secrets rotate --held-by "+x.Node)
+	}
+	for _, w := range x.Unknown {
+		t.row("not known here", "site "+w, "ask a box of that site: ccnode secrets rotate --held-by "+x.Node+" --dry-run")
+	}
 }
 
 func recoveryCommand(s *settings) *cobra.Command {

@@ -54,7 +54,7 @@ func upCommand(s *settings) *cobra.Command {
 	f.BoolVar(&cfg.BehindNAT, "behind-nat", false, "no router forwards to this box: stay reachable through a relay of the fleet")
 	f.BoolVar(&cfg.NoMulticast, "no-mdns", false, "neither announce nor look for neighbours")
 	f.IntVar(&cfg.PhoneHTTP, "provision-http-port", 0, "TCP port where phones begin to fetch their settings (default 8086)")
-	f.IntVar(&cfg.PhoneHTTPS, "provision-https-port", 0, "TCP port where phones fetch the rest (default 8446)")
+	f.IntVar(&cfg.PhoneHTTPS, "provision-https-port", 0, "TCP port where phones fetch the rest (default 8446); after secrets were rotated, the next one, too")
 	f.BoolVar(&ntp, "ntp", true, "tell phones the time, on UDP port 123")
 	f.IntVar(&cfg.MaxCalls, "max-calls", 0, "calls at once (default 200)")
 	f.DurationVar(&cfg.Expires, "expires", 0, "longest registration granted to a phone (default 2m)")

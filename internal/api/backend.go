@@ -57,6 +57,9 @@ type Backend interface {
 	// NodeSecrets is what a box, revoked or not, could open of the sites whose
 	// state is held here.
 	NodeSecrets(ctx context.Context, node string) (NodeSecrets, error)
+	// RotateSecrets replaces what a box that is no member any more could open
+	// of the own site.
+	RotateSecrets(ctx context.Context, by, node string) (RotatedSecrets, error)
 	// Check tries to reach every peer now ("check now" is a purpose).
 	Check(ctx context.Context) error
 }

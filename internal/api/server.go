@@ -185,6 +185,12 @@ func register(h huma.API, b Backend) {
 			return &body[NodeSecrets]{x}, problem(err)
 		})
 
+	huma.Register(h, op("rotate-secrets", post, "/secrets/rotate", "Replace what a lost box could open of this site", "node"),
+		func(ctx context.Context, in *body[SecretRotation]) (*body[RotatedSecrets], error) {
+			x, err := b.RotateSecrets(ctx, by(ctx), in.Body.HeldBy)
+			return &body[RotatedSecrets]{x}, problem(err)
+		})
+
 	huma.Register(h, op("list-users", get, "/users", "Users of the fleet", "users"),
 		func(ctx context.Context, in *struct {
 			Deleted bool `query:"deleted" doc:"Also those that were deleted and can be restored"`

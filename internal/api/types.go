@@ -371,6 +371,32 @@ type SiteSecrets struct {
 	Made    []string     `json:"made" doc:"Secrets that are made of the site's key and lie nowhere"`
 }
 
+// SecretRotation says whose knowledge is to be made worthless.
+type SecretRotation struct {
+	HeldBy string `json:"heldBy" minLength:"1" maxLength:"80" doc:"Id of a box that was revoked"`
+}
+
+// RotatedSecrets is what became of the secrets that a lost box could open.
+type RotatedSecrets struct {
+	Node     string          `json:"node" doc:"Id of the box"`
+	Name     string          `json:"name"`
+	Site     string          `json:"site" doc:"Code of the site whose secrets were replaced: the own one"`
+	Replaced []RotatedSecret `json:"replaced"`
+	Left     []RotatedSecret `json:"left" doc:"Those that a person has to replace"`
+	Phones   []Resynced      `json:"phones" doc:"Who was asked to fetch its new settings now"`
+	Until    *time.Time      `json:"until,omitempty" doc:"Until when telephones that are off now can still come for their new settings by themselves"`
+	Others   []string        `json:"others" doc:"Codes of other sites of which it could open something: to be done there, too"`
+	Unknown  []string        `json:"unknown" doc:"Codes of sites whose state is not held where this was asked: ask there"`
+}
+
+// RotatedSecret is one of them.
+type RotatedSecret struct {
+	HeldSecret
+	New   string `json:"new,omitempty" doc:"What it is now, where a person has to pass it on"`
+	Phone string `json:"phone,omitempty" doc:"The telephone that fetches it by itself"`
+	Why   string `json:"why,omitempty" doc:"Why a person has to replace it"`
+}
+
 // HeldSecret names one sealed value.
 type HeldSecret struct {
 	Kind   string `json:"kind" doc:"device, user, trunk, phone"`

@@ -43,7 +43,7 @@ type Config struct {
 	BehindNAT     bool         // nobody outside can dial this box: it keeps a connection to a relay
 	NoMulticast   bool         // no mDNS
 	PhoneHTTP     int          // TCP port where phones begin to fetch their settings, default 8086
-	PhoneHTTPS    int          // TCP port where they fetch the rest, default 8446
+	PhoneHTTPS    int          // TCP port where they fetch the rest, default 8446; the next one, too, once secrets were rotated
 	NoNTP         bool         // do not tell phones the time
 
 	// limits
@@ -126,7 +126,7 @@ func (c *Config) Validate() error {
 		no("domain %q: use a DNS name such as shops.example", c.Domain)
 	}
 	for name, p := range map[string]int{"SIP": c.SIPPort, "mesh": c.MeshPort, "first media": c.MediaPorts[0], "last media": c.MediaPorts[1],
-		"provisioning HTTP": c.PhoneHTTP, "provisioning HTTPS": c.PhoneHTTPS} {
+		"provisioning HTTP": c.PhoneHTTP, "provisioning HTTPS": c.PhoneHTTPS, "second provisioning HTTPS (one more)": c.PhoneHTTPS + 1} {
 		if p < 1 || p > 65535 {
 			no("%s port %d: use 1 to 65535", name, p)
 		}

@@ -585,11 +585,20 @@ func (b *backend) RevokeNode(ctx context.Context, by, who string) error {
 
 // NodeSecrets reads the wraps of the own site and of the sites kept here.
 func (b *backend) NodeSecrets(_ context.Context, who string) (api.NodeSecrets, error) {
-	id, err := b.n.findNode(who)
-	if err != nil && (id.UnmarshalText([]byte(who)) != nil || b.n.book.Ever(id) == nil) { // revoked ones go by their id
-		return api.NodeSecrets{}, api.NotFound(err.Error(), "\"ccnode mesh peers\" shows their names; a box that was revoked goes by its id")
+	id, err := b.everNode(who)
+	if err != nil {
+		return api.NodeSecrets{}, err
 	}
 	return b.n.secretsOf(id), nil
+}
+
+// everNode finds a box that is or was a member.
+func (b *backend) everNode(who string) (id site.NodeID, err error) {
+	id, err = b.n.findNode(who)
+	if err != nil && (id.UnmarshalText([]byte(who)) != nil || b.n.book.Ever(id) == nil) { // revoked ones go by their id
+		return id, api.NotFound(err.Error(), "\"ccnode mesh peers\" shows their names; a box that was revoked goes by its id")
+	}
+	return id, nil
 }
 
 // Check tries to reach every peer now.

@@ -50,7 +50,7 @@ type doors struct {
 	mediaAt   []string
 	web       []string // "https://[::]:8443"
 	fetch     []string // where phones fetch settings
-	fetchPort [2]int   // HTTP, HTTPS
+	fetchPort []int    // HTTP, then HTTPS
 	timed     []string
 	heard     []string
 	mdns      bool
@@ -91,7 +91,7 @@ func (n *Node) doors() doors {
 		for _, l := range p.lans {
 			d.fetch = append(d.fetch, l.addr.String())
 		}
-		d.fetchPort = [2]int{n.cfg.PhoneHTTP, n.cfg.PhoneHTTPS}
+		d.fetchPort = append([]int{n.cfg.PhoneHTTP}, p.open()...)
 		p.mu.Lock()
 		d.timed, d.heard = texts(p.timed), texts(p.heard)
 		p.mu.Unlock()
@@ -204,7 +204,9 @@ func firewall(d doors) (out []api.Port) {
 	}
 	if len(d.fetch) > 0 {
 		in("tcp", strconv.Itoa(d.fetchPort[0]), d.fetch, "phones of the LAN", "provisioning: the first file of a phone (HTTP)", closed)
-		in("tcp", strconv.Itoa(d.fetchPort[1]), d.fetch, "phones of the LAN", "provisioning: settings with passwords (HTTPS)", closed)
+		for _, port := range d.fetchPort[1:] {
+			in("tcp", strconv.Itoa(port), d.fetch, "phones of the LAN", "provisioning: settings with passwords (HTTPS)", closed)
+		}
 	}
 	if len(d.heard) > 0 {
 		in("udp", strconv.Itoa(int(provision.Group.Port())), []string{provision.Group.Addr().String()}, "phones of the LAN", "plug and play: phones ask by multicast where their settings are", closed)

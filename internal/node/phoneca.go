@@ -108,7 +108,7 @@ const (
 // clockFloor is a time certainly past: a clock below it was never set.
 var clockFloor = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 
-// trust replaces the CA.
+// trust replaces the CA; nil: nothing is shown.
 func (l *phoneLeaf) trust(ca *phoneCA) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

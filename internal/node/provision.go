@@ -13,6 +13,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"carrierclass.net/ccnode/crdt"
 	"carrierclass.net/ccnode/internal/provision"
@@ -28,9 +29,9 @@ import (
 type phones struct {
 	n    *Node
 	log  *slog.Logger
-	site func() (trust.SiteKey, bool) // the key of the site, once it is here
-	leaf *phoneLeaf
-	lans []*phoneLAN // set at open, then constant
+	keys func() []state.PhoneKey // what is made of them is trusted, once they are here
+	leaf [2]*phoneLeaf           // shown at the two ports, see phoneLAN.doors
+	lans []*phoneLAN             // set at open, then constant
 	wg   sync.WaitGroup
 	stir chan struct{} // the site's key may have changed
 
@@ -39,14 +40,16 @@ type phones struct {
 
 	admin sync.Mutex // one admin password is made at a time
 
-	mu    sync.Mutex          // guards what follows
-	odd   []string            // what does not work, for people
-	timed []netip.Addr        // where the time is told
-	heard []netip.Addr        // where questions by multicast are heard
-	away  map[netip.Addr]bool // who asked from other networks, bounded
-	epoch trust.Epoch
-	ca    *phoneCA // nil: no key of the site yet
-	key   trust.SiteKey
+	mu     sync.Mutex          // guards what follows
+	odd    []string            // what does not work, for people
+	timed  []netip.Addr        // where the time is told
+	heard  []netip.Addr        // where questions by multicast are heard
+	away   map[netip.Addr]bool // who asked from other networks, bounded
+	ca     *phoneCA            // nil: no key of the site yet
+	key    trust.SiteKey
+	served trust.SiteKey // what the services are made of
+	leave  bool          // the telephones come from the key before this one
+	over   *time.Timer   // ends that
 }
 
 // phoneLAN is one of our addresses and the network it is in.
@@ -57,6 +60,13 @@ type phoneLAN struct {
 	pnp  bool // hears multicast: one address of each interface does
 
 	now atomic.Pointer[phoneService] // nil: no key of the site yet
+
+	// Telephones trust the CA of one key, and those that were off are to come
+	// for another by what they trusted before: each key after the first has the
+	// other of two ports, whose certificate the phone checks before it says
+	// anything. The second port is opened with the second key.
+	doors  [2]atomic.Pointer[phoneService]
+	second sync.Once
 }
 
 // phoneService is a provision.Service and what runs for it.
@@ -77,7 +87,7 @@ func (n *Node) openPhones(ctx context.Context, rooms *closer) {
 	if n.opt.World != nil {
 		return
 	}
-	p := &phones{n: n, log: n.log.With("room", "phones"), site: n.state.Keys().Current, stir: make(chan struct{}, 1), opened: make(chan struct{}, 1)}
+	p := &phones{n: n, log: n.log.With("room", "phones"), keys: n.state.PhoneKeys, stir: make(chan struct{}, 1), opened: make(chan struct{}, 1)}
 	pctx, stop := context.WithCancel(ctx)
 	rooms.add(func() { stop(); p.wg.Wait() })
 	var lans []*phoneLAN
@@ -95,14 +105,18 @@ func (n *Node) openPhones(ctx context.Context, rooms *closer) {
 	if !n.cfg.NoNTP {
 		p.serveTime(pctx, lans)
 	}
-	p.leaf = &phoneLeaf{rand: n.rand, now: n.now}
+	for i := range p.leaf {
+		p.leaf[i] = &phoneLeaf{rand: n.rand, now: n.now}
+	}
 	for _, l := range lans {
 		if err := p.serveWeb(pctx, l); err != nil {
 			p.complain("phones cannot fetch their settings: %v", err)
 			continue
 		}
 		p.lans = append(p.lans, l)
-		p.leaf.ips = append(p.leaf.ips, l.addr)
+		for _, leaf := range p.leaf {
+			leaf.ips = append(leaf.ips, l.addr)
+		}
 	}
 	n.phones = p
 	if len(p.lans) == 0 {
@@ -111,10 +125,7 @@ func (n *Node) openPhones(ctx context.Context, rooms *closer) {
 	cancel := n.engine.Watch(func(_ crdt.Scope, cells []crdt.Cell) {
 		for _, c := range cells {
 			if c.Table == state.TableKey || c.Table == state.TableWrap {
-				select {
-				case p.stir <- struct{}{}:
-				default:
-				}
+				p.stirUp()
 				return
 			}
 		}
@@ -193,32 +204,55 @@ func networkOf(ip netip.Addr) (*phoneLAN, error) {
 
 // serveWeb opens the two ports of one address.
 func (p *phones) serveWeb(ctx context.Context, l *phoneLAN) error {
-	cfg := &p.n.cfg
-	plain, err := listenLAN(l, cfg.PhoneHTTP, "--provision-http-port", p.turnedAway)
+	plain, err := listenLAN(l, p.n.cfg.PhoneHTTP, "--provision-http-port", p.turnedAway)
 	if err != nil {
 		return err
 	}
-	secret, err := listenLAN(l, cfg.PhoneHTTPS, "--provision-https-port", p.turnedAway)
-	if err != nil {
+	if err := p.openDoor(ctx, l, 0); err != nil {
 		plain.Close()
 		return err
 	}
-	config := &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: p.leaf.certificate}
-	first := provision.NewServer(l.handler(func(s *phoneService) http.Handler { return s.http }), nil)
-	rest := provision.NewServer(l.handler(func(s *phoneService) http.Handler { return s.https }), config)
-	for _, s := range []*http.Server{first, rest} {
-		s.ErrorLog = slog.NewLogLogger(p.log.Handler(), slog.LevelDebug)
-		context.AfterFunc(ctx, func() { s.Close() })
-	}
-	p.wg.Go(func() { p.ended(ctx, first.Serve(plain)) }) // both end with ctx
-	p.wg.Go(func() { p.ended(ctx, rest.ServeTLS(secret, "", "")) })
+	first := provision.NewServer(handler(&l.now, func(s *phoneService) http.Handler { return s.http }), nil)
+	p.serve(ctx, first, func() error { return first.Serve(plain) })
 	return nil
 }
 
+// doorPort is where the settings of a key are fetched.
+func (p *phones) doorPort(door int) int { return p.n.cfg.PhoneHTTPS + door }
+
+// open are the ports where settings are given.
+func (p *phones) open() (out []int) {
+	for door := range p.leaf {
+		if door == 0 || slices.ContainsFunc(p.lans, func(l *phoneLAN) bool { return l.doors[door].Load() != nil }) {
+			out = append(out, p.doorPort(door))
+		}
+	}
+	return out
+}
+
+// openDoor opens one of the two HTTPS ports of an address.
+func (p *phones) openDoor(ctx context.Context, l *phoneLAN, door int) error {
+	secret, err := listenLAN(l, p.doorPort(door), "--provision-https-port", p.turnedAway)
+	if err != nil {
+		return err
+	}
+	config := &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: p.leaf[door].certificate}
+	rest := provision.NewServer(handler(&l.doors[door], func(s *phoneService) http.Handler { return s.https }), config)
+	p.serve(ctx, rest, func() error { return rest.ServeTLS(secret, "", "") })
+	return nil
+}
+
+// serve runs a server until ctx ends.
+func (p *phones) serve(ctx context.Context, s *http.Server, run func() error) {
+	s.ErrorLog = slog.NewLogLogger(p.log.Handler(), slog.LevelDebug)
+	context.AfterFunc(ctx, func() { s.Close() })
+	p.wg.Go(func() { p.ended(ctx, run()) })
+}
+
 // handler is a part of whatever service there is now.
-func (l *phoneLAN) handler(of func(*phoneService) http.Handler) http.Handler {
+func handler(at *atomic.Pointer[phoneService], of func(*phoneService) http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		s := l.now.Load()
+		s := at.Load()
 		if s == nil {
 			w.Header().Set("Retry-After", "10")
 			http.Error(w, "this box is still catching up with its site", http.StatusServiceUnavailable)
@@ -356,71 +390,160 @@ func (p *phones) serveTime(ctx context.Context, lans []*phoneLAN) {
 	}
 }
 
-// follow makes the services anew when the site's key is there, or another.
+// follow makes the services anew when the telephones' key is there, or another,
+// and when the time to come for another is over.
 func (p *phones) follow(ctx context.Context) {
-	k, ok := p.site()
-	p.mu.Lock()
-	same := p.ca != nil && p.epoch == k.Epoch()
-	again := p.ca != nil
-	p.mu.Unlock()
-	if !ok || same {
+	keys := p.keys()
+	if len(keys) == 0 {
 		return
 	}
-	ca, err := newPhoneCA(k, p.n.member.Site)
+	now := keys[0]
+	var before *state.PhoneKey
+	left := time.Duration(0)
+	i := slices.IndexFunc(keys, func(k state.PhoneKey) bool { return k.Number&1 != now.Number&1 })
+	if i > 0 {
+		if left = state.ChangeFor - p.n.now().Sub(now.Since); left > 0 {
+			before = &keys[i]
+		}
+	}
+	p.mu.Lock()
+	same := p.ca != nil && p.key == now.Key && p.leave == (before != nil)
+	if p.over != nil {
+		p.over.Stop()
+		p.over = nil
+	}
+	if before != nil {
+		p.over = time.AfterFunc(min(left, state.ChangeFor), p.stirUp)
+	}
+	p.mu.Unlock()
+	if same {
+		return
+	}
+	ca, err := newPhoneCA(now.Key, p.n.member.Site)
+	var old *phoneCA
+	if err == nil && before != nil {
+		old, err = newPhoneCA(before.Key, p.n.member.Site)
+	}
 	if err != nil {
 		p.complain("phones cannot fetch their settings: %v", err)
 		return
 	}
-	if again {
-		p.complain("the site's key was changed: its phones trust this box again once they were started with the window open (ccnode phone window open)")
+	p.mu.Lock()
+	p.ca, p.key, p.leave = ca, now.Key, before != nil
+	p.mu.Unlock()
+	door := now.Number & 1
+	p.leaf[door].trust(ca)
+	p.leaf[1-door].trust(old)
+	for _, l := range p.lans {
+		if err := p.renew(ctx, l, ca, now, before); err != nil {
+			p.complain("phones cannot fetch their settings at %s: %v", l.addr, err)
+		}
 	}
 	p.mu.Lock()
-	p.ca, p.epoch, p.key = ca, k.Epoch(), k
+	p.served = now.Key
 	p.mu.Unlock()
-	p.leaf.trust(ca)
-	urls := fromSiteKey(k, "ccnode phone URLs 1")
-	for _, l := range p.lans {
-		if err := p.renew(ctx, l, ca, urls[:]); err != nil {
-			p.complain("phones cannot fetch their settings at %s: %v", l.addr, err)
+}
+
+// settle waits, not for long, until what is served follows the keys.
+func (p *phones) settle(ctx context.Context) {
+	end, stop := context.WithTimeout(ctx, 3*time.Second)
+	defer stop()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	p.stirUp()
+	for {
+		keys := p.keys()
+		p.mu.Lock()
+		done := len(keys) > 0 && p.served == keys[0].Key
+		p.mu.Unlock()
+		if done {
+			return
+		}
+		select {
+		case <-end.Done():
+			return
+		case <-tick.C:
 		}
 	}
 }
 
-func (p *phones) renew(ctx context.Context, l *phoneLAN, ca *phoneCA, urls []byte) error {
-	cfg := &p.n.cfg
-	s, err := provision.New(provision.Config{
-		Now: p.n.now, Rand: p.n.rand, Log: p.log, CA: ca.pem, Key: urls,
-		HTTP:  netip.AddrPortFrom(l.addr, uint16(cfg.PhoneHTTP)),
-		HTTPS: netip.AddrPortFrom(l.addr, uint16(cfg.PhoneHTTPS)),
-		LAN:   func(a netip.Addr) (netip.Prefix, bool) { return l.net, l.net.Contains(a) },
-		Phone: func(ctx context.Context, m provision.MAC) (*provision.Phone, error) { return p.phone(ctx, m, l) },
-	})
-	if err != nil {
-		return err
+func (p *phones) stirUp() {
+	select {
+	case p.stir <- struct{}{}:
+	default:
 	}
-	sctx, stop := context.WithCancel(ctx)
-	if old := l.now.Swap(&phoneService{s, s.HTTP(), s.HTTPS(), stop}); old != nil {
-		old.stop()
+}
+
+// renew makes the services of one address.
+func (p *phones) renew(ctx context.Context, l *phoneLAN, ca *phoneCA, now state.PhoneKey, before *state.PhoneKey) error {
+	if now.Number > 0 {
+		var err error
+		l.second.Do(func() { err = p.openDoor(ctx, l, 1) })
+		if err != nil {
+			return err
+		}
 	}
+	make := func(k state.PhoneKey, next *provision.Service) (*phoneService, error) {
+		urls := fromSiteKey(k.Key, "ccnode phone URLs 1")
+		s, err := provision.New(provision.Config{
+			Now: p.n.now, Rand: p.n.rand, Log: p.log, CA: ca.pem, Key: urls[:], Next: next,
+			HTTP:  netip.AddrPortFrom(l.addr, uint16(p.n.cfg.PhoneHTTP)),
+			HTTPS: netip.AddrPortFrom(l.addr, uint16(p.doorPort(k.Number&1))),
+			LAN:   func(a netip.Addr) (netip.Prefix, bool) { return l.net, l.net.Contains(a) },
+			Phone: func(ctx context.Context, m provision.MAC) (*provision.Phone, error) { return p.phone(ctx, m, l) },
+		})
+		if err != nil {
+			return nil, err
+		}
+		return &phoneService{s, s.HTTP(), s.HTTPS(), func() {}}, nil
+	}
+	s := l.now.Load()
+	door := now.Number & 1
+	if s == nil || l.doors[door].Load() != s {
+		if s != nil {
+			s.stop()
+		}
+		var err error
+		if s, err = make(now, nil); err != nil {
+			return err
+		}
+		sctx, stop := context.WithCancel(ctx)
+		s.stop = stop
+		p.hearPnP(sctx, l, s)
+	}
+	var old *phoneService
+	if before != nil {
+		var err error
+		if old, err = make(*before, s.Service); err != nil {
+			return err
+		}
+	}
+	l.doors[door].Store(s)
+	l.doors[1-door].Store(old)
+	l.now.Store(s)
+	return nil
+}
+
+// hearPnP answers phones that ask by multicast, until ctx ends.
+func (p *phones) hearPnP(ctx context.Context, l *phoneLAN, s *phoneService) {
 	if !l.pnp {
-		return nil
+		return
 	}
 	group, own, err := provision.ListenPnP(l.ifi, l.addr)
 	if err != nil {
 		p.complain("phones that ask by multicast are not heard: %v; type the address that \"ccnode phone window show\" names into each phone", err)
-		return nil
+		return
 	}
 	p.mu.Lock()
 	if !slices.Contains(p.heard, l.addr) {
 		p.heard = append(p.heard, l.addr)
 	}
 	p.mu.Unlock()
-	p.wg.Go(func() { // ends with sctx
-		if err := s.ServePnP(sctx, group, own); err != nil {
+	p.wg.Go(func() {
+		if err := s.ServePnP(ctx, group, own); err != nil {
 			p.complain("phones that ask by multicast are not heard any more: %v; start this box again", err)
 		}
 	})
-	return nil
 }
 
 // nodes are where the phones of a network find the nodes of the site.

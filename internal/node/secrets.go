@@ -1,6 +1,9 @@
 package node
 
 import (
+	"context"
+	"errors"
+	"fmt"
 	"slices"
 	"strings"
 
@@ -45,4 +48,72 @@ func (n *Node) secretsOf(id site.NodeID) api.NodeSecrets {
 	slices.SortFunc(out.Sites, func(a, b api.SiteSecrets) int { return strings.Compare(a.Site, b.Site) })
 	slices.SortFunc(out.Unknown, strings.Compare)
 	return out
+}
+
+// RotateSecrets replaces what a lost box could open of our site, and asks the
+// telephones to fetch their new settings.
+func (b *backend) RotateSecrets(ctx context.Context, by, who string) (out api.RotatedSecrets, err error) {
+	n := b.n
+	id, err := b.everNode(who)
+	if err != nil {
+		return out, err
+	}
+	if n.book.Revocation(id) == nil {
+		return out, api.Conflict(n.nodeName(id)+" is a member: what is new would be given to it, too", "first shut it out: ccnode node revoke "+id.String())
+	}
+	held := n.secretsOf(id)
+	out = api.RotatedSecrets{Node: held.Node, Name: held.Name, Site: n.state.Own().Code,
+		Replaced: []api.RotatedSecret{}, Left: []api.RotatedSecret{}, Phones: []api.Resynced{}, Others: []string{}, Unknown: held.Unknown}
+	for _, of := range held.Sites {
+		if of.Site != out.Site && len(of.Keys) > 0 {
+			out.Others = append(out.Others, of.Site)
+		}
+	}
+	fetches := map[string]string{} // telephones that fetch their settings, by line
+	for _, p := range state.List[site.Phone](n.state) {
+		for _, line := range p.Lines {
+			fetches[line] = p.Name
+		}
+	}
+	done, err := n.state.Replace(ctx, by, id)
+	if err != nil && len(done) == 0 {
+		return out, refuse(err)
+	}
+	asks := false
+	for _, x := range done {
+		r := api.RotatedSecret{HeldSecret: api.HeldSecret{Kind: x.Kind, What: x.Field, Name: x.Name, Number: x.Number, ID: x.Record.String(), Key: x.Epoch.String()}}
+		switch {
+		case errors.Is(x.Todo, state.ErrOthers):
+			r.Why = fmt.Sprintf("have the provider give another, then: ccnode trunk set %s --password -", x.Name)
+		case x.Todo != nil:
+			r.Why = x.Todo.Error()
+		case x.Table == state.TablePhone:
+			r.Phone, asks = x.Name, true
+		case x.Table == state.TableDevice && fetches[x.Record.String()] != "":
+			r.Phone, asks = fetches[x.Record.String()], true
+		default:
+			r.New = x.New
+		}
+		if r.Why != "" {
+			out.Left = append(out.Left, r)
+		} else {
+			out.Replaced = append(out.Replaced, r)
+		}
+	}
+	if err != nil {
+		return out, refuse(err)
+	}
+	if keys := n.state.PhoneKeys(); len(keys) > 1 && len(fetches) > 0 {
+		if until := keys[0].Since.Add(state.ChangeFor); until.After(n.now()) {
+			out.Until = &until
+		}
+	}
+	if asks && n.phones != nil {
+		n.phones.settle(ctx) // before they come
+		if out.Phones, err = (provisioning{n}).Resync(ctx, "all"); err != nil {
+			n.log.Warn("Telephones were not asked to fetch their new settings", "err", err)
+			out.Phones = []api.Resynced{}
+		}
+	}
+	return out, nil
 }

@@ -282,6 +282,9 @@ func (s *Service) serveRest(ctx context.Context, r request) (File, int) {
 		s.tally(func(c *Stats) { c.Refused++ })
 		return File{}, http.StatusNotFound
 	}
+	if s.cfg.Next != nil {
+		return s.serveNext(p, r)
+	}
 	f, err := Render(p, s.cfg.Now(), s.Secret(p)) // first: a fault costs no ticket
 	if err != nil {
 		s.cfg.Log.Error("Settings could not be made", "mac", p.MAC, "err", err)
@@ -302,6 +305,46 @@ func (s *Service) serveRest(ctx context.Context, r request) (File, int) {
 		d.Fetched, d.has = s.cfg.Now(), sha256.Sum256(f.Body)
 	}
 	s.cfg.Log.Info("Phone fetched its settings", "mac", p.MAC, "from", r.from)
+	return f, http.StatusOK
+}
+
+// serveNext gives a phone that came by a URL of before the settings of Next. It
+// fetches Next's CA from here, whom it trusts. Whoever else knows that URL, as
+// the thief of a box, comes from another address, and too late; who comes first
+// is in the log.
+func (s *Service) serveNext(p *Phone, r request) (File, int) {
+	next := s.cfg.Next
+	s.mu.Lock()
+	was, came := s.moved[p.MAC]
+	if r.area != 'd' || came && was != r.from {
+		s.stats.Refused++
+		s.mu.Unlock()
+		if came {
+			s.cfg.Log.Warn("Settings were asked for by an old URL from a second address", "mac", p.MAC, "from", r.from, "first", was)
+		}
+		return File{}, http.StatusNotFound
+	}
+	s.moved[p.MAC] = r.from
+	s.mu.Unlock()
+	now := s.cfg.Now()
+	f, err := render(p, now, s.Secret(p), next.Secret(p))
+	var later File
+	if err == nil {
+		later, err = Render(p, now, next.Secret(p)) // what it will be given there
+	}
+	if err != nil {
+		s.cfg.Log.Error("Settings could not be made", "mac", p.MAC, "err", err)
+		s.tally(func(c *Stats) { c.Failed++ })
+		return File{}, http.StatusServiceUnavailable
+	}
+	s.tally(func(c *Stats) { c.Again++ })
+	vendor, model, _ := strings.Cut(r.agent, " ")
+	model, _, _ = strings.Cut(model, " ")
+	next.mu.Lock()
+	defer next.mu.Unlock()
+	d := next.note(p.MAC, r.from, vendor, model, "")
+	d.Adopted, d.Fetched, d.has = true, now, sha256.Sum256(later.Body)
+	s.cfg.Log.Info("Phone was given its new secrets by its old URL", "mac", p.MAC, "from", r.from)
 	return f, http.StatusOK
 }
 

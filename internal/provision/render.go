@@ -162,7 +162,11 @@ func RenderFirst(k Kind, m MAC, caFolder, url string) (File, error) {
 // Render makes the file that holds everything, secrets too: for HTTPS only.
 // url is the secret folder where the phone looks again at each boot, and now
 // is the year whose daylight saving it learns.
-func Render(p *Phone, now time.Time, url string) (File, error) {
+func Render(p *Phone, now time.Time, url string) (File, error) { return render(p, now, url, url) }
+
+// render is Render with the CA's certificate in another folder: a phone fetches
+// it while it trusts who serves that one.
+func render(p *Phone, now time.Time, caFolder, url string) (File, error) {
 	if err := p.Validate(); err != nil {
 		return File{}, err
 	}
@@ -175,7 +179,7 @@ func Render(p *Phone, now time.Time, url string) (File, error) {
 	if err != nil {
 		return File{}, fmt.Errorf("phone %s: %w", p.MAC, err)
 	}
-	v.firstView = firstView{Product: k.product, Tried: k.tried, CAURL: url + k.ca(), URL: k.link(url, p.MAC), Bare: bare(url)}
+	v.firstView = firstView{Product: k.product, Tried: k.tried, CAURL: caFolder + k.ca(), URL: k.link(url, p.MAC), Bare: bare(url)}
 	f, err := k.render(string(p.Kind), p.MAC, v)
 	if err != nil {
 		return File{}, fmt.Errorf("phone %s: %w", p.MAC, err)

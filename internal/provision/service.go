@@ -45,6 +45,12 @@ type Config struct {
 	// long.
 	Phone func(context.Context, MAC) (*Phone, error)
 
+	// Next is set in a Service of secret URLs that phones are to leave: it gives
+	// each adopted phone that comes by its URL of before the settings of Next,
+	// at one address only, and does nothing else. CA is Next's then, and Key
+	// that of before.
+	Next *Service
+
 	Log *slog.Logger
 }
 
@@ -100,6 +106,7 @@ type Service struct {
 	tickets map[[32]byte]*ticket
 	current map[MAC][32]byte // the last ticket of each phone
 	seen    map[MAC]*Seen
+	moved   map[MAC]netip.Addr // where phones came from by a URL of before
 	stats   Stats
 	web     limiter // what comes over TCP
 	air     limiter // what comes over UDP, where anybody can be anybody
@@ -151,7 +158,7 @@ func New(cfg Config) (*Service, error) {
 		cfg: cfg, caPEM: pem.EncodeToMemory(block), caDER: block.Bytes,
 		inside:  make(chan struct{}, 32),
 		tickets: map[[32]byte]*ticket{}, current: map[MAC][32]byte{},
-		seen: map[MAC]*Seen{},
+		seen: map[MAC]*Seen{}, moved: map[MAC]netip.Addr{},
 	}, nil
 }
 

@@ -55,7 +55,7 @@ func (s *State) care(ctx context.Context, all bool) {
 	s.dmu.Unlock()
 	repair := func() (int, error) {
 		n, err := s.syncDirectory(ctx, dirty...)
-		wrapped, werr := s.WrapKeys(ctx)
+		wrapped, werr := s.careKeys(ctx)
 		return n + wrapped, errors.Join(err, werr)
 	}
 	if all {
@@ -114,6 +114,17 @@ func (s *State) Repair(ctx context.Context) (n int, err error) {
 	}
 	s.mu.RUnlock()
 	n, err = s.syncDirectory(ctx, users...)
+	wrapped, werr := s.careKeys(ctx)
+	return n + wrapped, errors.Join(err, werr)
+}
+
+// careKeys gives a new key where the one in use was stolen, and every key to
+// who is to have it.
+func (s *State) careKeys(ctx context.Context) (n int, err error) {
+	drawn, err := s.replaceKey(ctx)
+	if drawn {
+		n++
+	}
 	wrapped, werr := s.WrapKeys(ctx)
 	return n + wrapped, errors.Join(err, werr)
 }

@@ -86,7 +86,8 @@ const (
 	inviteClaim = "\x01"
 	inviteInfo  = "\x02"
 
-	keyMade = "\x01"
+	keyMade   = "\x01"
+	keyPhones = "\x02" // telephones trust what is made of this key, since then
 
 	personName = "\x01"
 
@@ -142,7 +143,7 @@ var schema = map[uint16]table{
 	TableInvite:       {"invite", map[string]field{inviteClaim: {name: "claim"}, inviteInfo: {name: "made"}}},
 	TableRedeemed:     {"redeemed invite", nil},
 	TableRevoked:      {"revoked invite", nil},
-	TableKey:          {"site key", map[string]field{keyMade: {name: "made", policy: Derived}}},
+	TableKey:          {"site key", map[string]field{keyMade: {name: "made", policy: Derived}, keyPhones: {name: "of the telephones", policy: Derived}}},
 	TableWrap:         {"wrapped key", nil},
 	trust.TableKeeper: {"keeper", map[string]field{trust.KeeperField: {name: "keeper", policy: Derived}}},
 	TablePerson:       {"person", map[string]field{personName: {name: "name", policy: Derived}}},
