@@ -299,7 +299,7 @@ func secretRows(t *table, x api.NodeSecrets, done string) {
 		}
 		t.row("site "+of.Site, fmt.Sprintf("keys %d, secrets %d", len(of.Keys), len(of.Secrets)), strings.Join(of.Keys, " "))
 		if of.Current {
-			t.row("", "the key in use is among them: new passwords are sealed under it too")
+			t.row("", "the key in use is among them; a box of that site draws another as soon as it hears that this box is shut out")
 		}
 		for _, y := range of.Secrets {
 			t.row("", y.Kind, y.What, dash(y.Number), dash(y.Name), y.ID)

@@ -238,7 +238,18 @@ func TestEveryCommand(t *testing.T) {
 		t.Errorf("status: %+v", s)
 	}
 	name := s.Pair.Name
-	table("revoked|"+name+"|the key in use is among them|device|password", "node revoke "+name)
+	id := s.Pair.Node
+	if a := b.cli("secrets", "rotate", "--held-by", id, "--yes"); a.code == 0 || !strings.Contains(a.err, "node revoke") {
+		t.Errorf("secrets rotate of a member: exit %d %s", a.code, a.err)
+	}
+	table("the key in use is among them|device|password", "node revoke --dry-run "+name)
+	table("revoked|"+name+"|device|password", "node revoke "+name)
+	table("nothing replaced yet|device|password|--yes", "secrets rotate --held-by "+id)
+	table("nothing replaced yet|user|PIN", "secrets rotate --dry-run --held-by "+id)
+	table("replaced|device|password|Ana|user|PIN", "secrets rotate --yes --held-by "+id)
+	if x := as[api.RotatedSecrets](b, "secrets", "rotate", "--yes", "--held-by", id); len(x.Replaced)+len(x.Left) != 0 {
+		t.Errorf("secrets rotate, again: %+v", x)
+	}
 	eventually(t, 5*time.Second, func() error {
 		if s := b.status(); s.Fleet.Nodes != 1 {
 			return fmt.Errorf("the fleet has %d nodes", s.Fleet.Nodes)
