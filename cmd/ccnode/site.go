@@ -23,6 +23,7 @@ func siteCommand(s *settings) *cobra.Command {
 			t.row("abroad", dash(x.Abroad))
 			t.row("number", dash(x.Number))
 			t.row("emergency", strings.Join(x.Emergency, ", "))
+			t.row("also kept at", dash(strings.Join(x.AlsoAt, ", ")))
 		})
 	}
 	show := &cobra.Command{Use: "show", Short: "Show it", Args: args(0, 0, "nothing more"), RunE: func(cmd *cobra.Command, _ []string) error {
@@ -44,6 +45,7 @@ func siteCommand(s *settings) *cobra.Command {
 		values[name] = f.String(name, "", help)
 	}
 	emergency := f.StringSlice("emergency", nil, "numbers that are never refused, all of them")
+	also := f.StringSlice("also-at", nil, "codes of sites that keep this one's state, and its keys, beside its stand-in; \"\" for none")
 	set.RunE = func(cmd *cobra.Command, _ []string) error {
 		any := false
 		for name, v := range values {
@@ -53,6 +55,9 @@ func siteCommand(s *settings) *cobra.Command {
 		}
 		if f.Changed("emergency") {
 			p.Emergency, any = emergency, true
+		}
+		if f.Changed("also-at") {
+			p.AlsoAt, any = also, true
 		}
 		if !any {
 			return usageError{fmt.Errorf("nothing to change; see \"%s --help\"", cmd.CommandPath())}

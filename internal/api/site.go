@@ -21,6 +21,7 @@ type SiteSettings struct {
 	Abroad          string   `json:"abroad" doc:"Before an international number"`
 	Number          string   `json:"number,omitempty" doc:"E.164: other sites call it over a trunk of theirs when this one cannot be reached"`
 	Emergency       []string `json:"emergency" doc:"Numbers that are never refused"`
+	AlsoAt          []string `json:"alsoAt" doc:"Codes of sites that keep this one's state beside its stand-in"`
 }
 
 // SitePatch changes the fields that are present.
@@ -33,6 +34,7 @@ type SitePatch struct {
 	Abroad    *string   `json:"abroad,omitempty" pattern:"^[0-9]{0,5}$"`
 	Number    *string   `json:"number,omitempty" maxLength:"16"`
 	Emergency *[]string `json:"emergency,omitempty" minItems:"1" maxItems:"20"`
+	AlsoAt    *[]string `json:"alsoAt,omitempty" maxItems:"8" doc:"Codes; their boxes are given this site's keys, too"`
 }
 
 // An EmergencyPlan is how an emergency call would go now (calls without a

@@ -191,39 +191,65 @@ func (n *Node) openKept(id site.ID) (*state.State, error) {
 		Log: n.log.With("room", "kept"), Raw: n.engine.Raw, Keeper: true})
 }
 
-// nameKeeper names our own keeper once it has all: the stand-in, and nobody
-// else. It says whether there is more to come.
-func (n *Node) nameKeeper(ctx context.Context, p *overlay.Plan) (pending bool) {
-	x, ok := p.StandIn(n.member.Site)
-	if !ok || len(p.Between(n.id.Node(), x, n.lost.has)) == 0 {
-		return false // there is no other site, or another box of ours does it
+// keepersWanted are the sites that are to keep our state: the stand-in first,
+// then those by policy that have boxes.
+func (n *Node) keepersWanted(p *overlay.Plan) (out []site.ID) {
+	if x, ok := p.StandIn(n.member.Site); ok {
+		out = append(out, x)
 	}
-	// What is named first is sent: no box has our state without its being on record.
+	for _, x := range n.state.Own().AlsoAt {
+		if x != n.member.Site && len(p.Nodes(x)) > 0 && !slices.Contains(out, x) {
+			out = append(out, x)
+		}
+	}
+	return out
+}
+
+// nameKeeper names our own keepers once they have all: the stand-in and the
+// sites by policy, and nobody else. It says whether there is more to come.
+func (n *Node) nameKeeper(ctx context.Context, p *overlay.Plan) (pending bool) {
+	want := n.keepersWanted(p)
+	if len(want) == 0 {
+		return false // there is no other site
+	}
+	// Of the boxes of a site the one that exchanges with the keeper names it.
+	ours := func(x site.ID) bool { return len(p.Between(n.id.Node(), x, n.lost.has)) > 0 }
 	err := error(nil)
-	switch n.state.Keeping(x) {
-	case state.Keeps:
-	case state.Takes:
-		if !n.caught(x) {
-			return true // the one before it goes on meanwhile
+	for _, x := range want {
+		if !ours(x) {
+			continue
 		}
-		err = n.state.SetKeeper(ctx, x, state.Keeps)
-	default:
-		if n.now().Sub(n.planSince()) < settles {
-			return true // others are joining: it may be another soon
+		// What is named first is sent: no box has our state without its being on record.
+		switch n.state.Keeping(x) {
+		case state.Keeps:
+		case state.Takes:
+			if !n.caught(x) {
+				pending = true // the one before it goes on meanwhile
+				continue
+			}
+			err = errors.Join(err, n.state.SetKeeper(ctx, x, state.Keeps))
+		default:
+			if pending = true; n.now().Sub(n.planSince()) < settles {
+				continue // others are joining: it may be another soon
+			}
+			err = errors.Join(err, n.state.SetKeeper(ctx, x, state.Takes))
 		}
-		err, pending = n.state.SetKeeper(ctx, x, state.Takes), true
 	}
 	for _, as := range []state.Keeping{state.Keeps, state.Takes} {
 		for _, o := range n.state.Keepers(as) {
-			if o != x && (as == state.Takes || n.state.Keeping(x) == state.Keeps) {
+			if ours(want[0]) && !slices.Contains(want, o) && (as == state.Takes || n.state.Keeping(want[0]) == state.Keeps) {
 				err = errors.Join(err, n.state.SetKeeper(ctx, o, state.Leaves))
 				pending = true
 			}
 		}
 	}
 	for _, o := range n.state.Keepers(state.Leaves) {
+		m := n.book.Members(o)
+		if len(m) > 0 && !ours(o) || len(m) == 0 && !ours(want[0]) {
+			continue
+		}
 		said := n.state.Said(o, state.Leaves)
-		if m := n.book.Members(o); len(m) > 0 && !slices.ContainsFunc(m, func(g *trust.Grant) bool {
+		if len(m) > 0 && !slices.ContainsFunc(m, func(g *trust.Grant) bool {
 			return n.engine.Took(crdt.NodeID(g.Node()), crdt.SiteScope(n.member.Site), said)
 		}) {
 			pending = true

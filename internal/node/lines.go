@@ -199,7 +199,12 @@ func (n *Node) lineWarnings() (out []string) {
 // Site is how phones dial here.
 func (b *backend) Site(context.Context) (api.SiteSettings, error) {
 	x := b.n.state.Own()
-	return api.SiteSettings{Code: x.Code, Name: x.Name, ExtensionDigits: x.ExtLen, Access: x.Access, Outside: x.Outside, Country: x.Country,
+	also := []string{}
+	for _, id := range x.AlsoAt {
+		other, _ := b.n.state.Site(id)
+		also = append(also, cmp.Or(other.Code, id.String()))
+	}
+	return api.SiteSettings{Code: x.Code, AlsoAt: also, Name: x.Name, ExtensionDigits: x.ExtLen, Access: x.Access, Outside: x.Outside, Country: x.Country,
 		National: x.National, Abroad: x.Abroad, Number: x.Number, Emergency: x.Emergency}, nil
 }
 
@@ -221,10 +226,26 @@ func (b *backend) PatchSite(ctx context.Context, by string, p api.SitePatch) (ap
 		}
 		x.Emergency = *p.Emergency
 	}
+	if p.AlsoAt != nil {
+		x.AlsoAt = nil
+		for _, code := range *p.AlsoAt {
+			i := slices.IndexFunc(b.n.state.Sites(), func(o state.Site) bool { return o.Code == code })
+			switch {
+			case i < 0:
+				return api.SiteSettings{}, api.Invalid(fmt.Sprintf("no site %.20q", code), "give the code of another site of the fleet")
+			case code == x.Code:
+				return api.SiteSettings{}, api.Invalid("a site keeps its own state anyway", "give the codes of other sites")
+			}
+			if id := b.n.state.Sites()[i].ID; !slices.Contains(x.AlsoAt, id) {
+				x.AlsoAt = append(x.AlsoAt, id)
+			}
+		}
+	}
 	if _, err := b.n.state.PutSite(ctx, by, x); err != nil {
 		return api.SiteSettings{}, refuse(err)
 	}
 	b.n.linesChanged()
+	b.n.stirExchange()
 	return b.Site(ctx)
 }
 

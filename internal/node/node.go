@@ -353,9 +353,10 @@ func (n *Node) openState(ctx context.Context, cancel context.CancelCauseFunc, ro
 	rooms.add(func() { stop(); <-round })
 	// Members and their addresses move the mesh and the exchange; messages name
 	// recordings that are wanted here.
+	own := string(n.member.Site[:])
 	cancelWatch := n.engine.Watch(func(scope crdt.Scope, cells []crdt.Cell) {
 		for _, c := range cells {
-			if c.Table == trust.TableKeeper && scope != crdt.Trust && scope != crdt.Fleet {
+			if c.Table == trust.TableKeeper && scope != crdt.Trust && scope != crdt.Fleet || c.Table == state.TableSite && scope == crdt.Fleet && c.Record == own {
 				n.stirExchange()
 				continue
 			}

@@ -28,7 +28,12 @@ type Site struct {
 	Abroad    string // international prefix
 	Emergency []string
 	Number    string // E.164: reaches the site when nothing else does
+
+	AlsoAt []site.ID // sites that keep this one's state beside its stand-in, by policy
 }
+
+// MaxAlsoAt bounds by policy how many sites keep the state of one.
+const MaxAlsoAt = 8
 
 // Domain of the site: s<code>.F, also the realm of its phones.
 func (x Site) Domain(f string) string { return "s" + x.Code + "." + f }
@@ -66,6 +71,13 @@ func (s *State) indexSite(r reader) {
 	x := &Site{ID: id, Code: r.text(siteCode), Name: r.text(siteName), ExtLen: r.number(siteExtLen), Access: r.text(siteAccess),
 		Outside: r.text(siteOutside), Country: r.text(siteCountry), National: r.text(siteNational), Abroad: r.text(siteAbroad), Number: r.text(siteNumber)}
 	unmarshal(r.bytes(siteEmergency), &x.Emergency)
+	var also [][]byte
+	unmarshal(r.bytes(siteAlsoAt), &also)
+	for _, b := range also {
+		if len(b) == len(site.ID{}) {
+			x.AlsoAt = append(x.AlsoAt, site.ID(b))
+		}
+	}
 	if x.ExtLen == 0 {
 		x.ExtLen = 3
 	}
@@ -295,6 +307,16 @@ func (s *State) PutSite(ctx context.Context, by string, x Site) (Site, error) {
 		siteOutside: []byte(x.Outside), siteCountry: []byte(x.Country), siteNational: []byte(x.National), siteAbroad: []byte(x.Abroad), siteNumber: []byte(x.Number)}
 	if len(x.Emergency) > 0 {
 		f[siteEmergency] = marshal(x.Emergency)
+	}
+	if len(x.AlsoAt) > MaxAlsoAt {
+		return x, fmt.Errorf("site %s: %w: kept at %d other sites; at most %d", x.Code, ErrInvalid, len(x.AlsoAt), MaxAlsoAt)
+	}
+	if old, _ := s.Site(x.ID); len(x.AlsoAt)+len(old.AlsoAt) > 0 {
+		also := make([][]byte, len(x.AlsoAt))
+		for i, id := range x.AlsoAt {
+			also[i] = id[:]
+		}
+		f[siteAlsoAt] = marshal(also)
 	}
 	return x, s.put(ctx, by, crdt.Fleet, TableSite, string(x.ID[:]), f)
 }

@@ -50,6 +50,7 @@ const (
 	siteAbroad    = "\x08"
 	siteEmergency = "\x09"
 	siteNumber    = "\x0a"
+	siteAlsoAt    = "\x0b"
 
 	dirEntry = "\x01"
 
@@ -126,7 +127,7 @@ var schema = map[uint16]table{
 	TablePlacement: {"feature", map[string]field{placeName: {name: "name"}, placeKind: {name: "placed"}, placeURI: {name: "address"}}},
 	TableSite: {"site", map[string]field{siteCode: {name: "code"}, siteName: {name: "name"}, siteExtLen: {name: "extension length"},
 		siteAccess: {name: "inter-site digit"}, siteOutside: {name: "outside digit"}, siteCountry: {name: "country code"},
-		siteNational: {name: "national prefix"}, siteAbroad: {name: "international prefix"}, siteEmergency: {name: "emergency numbers"}, siteNumber: {name: "public number"}}},
+		siteNational: {name: "national prefix"}, siteAbroad: {name: "international prefix"}, siteEmergency: {name: "emergency numbers"}, siteNumber: {name: "public number"}, siteAlsoAt: {name: "also kept at"}}},
 	TableDirectory: {"directory", map[string]field{dirEntry: {name: "entry", policy: Derived}}},
 	TableService:   {"directory", map[string]field{dirEntry: {name: "entry", policy: Derived}}},
 	TableRoam:      {"roaming", map[string]field{roamAt: {name: "visited site", policy: Derived}}},

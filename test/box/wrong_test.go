@@ -75,6 +75,7 @@ func TestWrongWords(t *testing.T) {
 		{"secrets rotate", usage, "--held-by"},
 		{"secrets rotate --held-by nobody", notFound, "nobody"},
 		{"secrets rotate --held-by nobody --yes", notFound, "nobody"},
+		{"site set --also-at 0009", refused, "0009|another site"},
 		{"invite revoke", usage, "the invite's id"},
 		{"invite revoke short", refused, "short"},
 		{"invite revoke AAAAAAAAAAAAAAAA", notFound, "AAAAAAAAAAAAAAAA"},
