@@ -23,6 +23,7 @@ func siteCommand(s *settings) *cobra.Command {
 			t.row("abroad", dash(x.Abroad))
 			t.row("number", dash(x.Number))
 			t.row("emergency", strings.Join(x.Emergency, ", "))
+			t.row("visitors", "other sites know its telephones for "+x.VisitorsFor)
 			t.row("also kept at", dash(strings.Join(x.AlsoAt, ", ")))
 		})
 	}
@@ -37,11 +38,12 @@ func siteCommand(s *settings) *cobra.Command {
 		Args: args(0, 0, "flags only")}
 	f := set.Flags()
 	var p api.SitePatch
-	texts := map[string]**string{"name": &p.Name, "access": &p.Access, "outside": &p.Outside, "country": &p.Country, "national": &p.National, "abroad": &p.Abroad, "number": &p.Number}
+	texts := map[string]**string{"name": &p.Name, "access": &p.Access, "outside": &p.Outside, "country": &p.Country, "national": &p.National, "abroad": &p.Abroad, "number": &p.Number, "visitors-for": &p.VisitorsFor}
 	values := map[string]*string{}
 	for name, help := range map[string]string{"name": "name shown to people", "access": "dialled before another site's code and extension", "outside": "dialled before an outside number",
 		"country": "country code without +", "national": "before a national number", "abroad": "before an international number",
-		"number": "public number: other sites call it when this one cannot be reached"} {
+		"number":       "public number: other sites call it when this one cannot be reached",
+		"visitors-for": "how long another site may know a telephone of this one without asking again, such as 12h; one that is disabled works there that long if this site cannot be heard"} {
 		values[name] = f.String(name, "", help)
 	}
 	emergency := f.StringSlice("emergency", nil, "numbers that are never refused, all of them")

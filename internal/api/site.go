@@ -21,20 +21,22 @@ type SiteSettings struct {
 	Abroad          string   `json:"abroad" doc:"Before an international number"`
 	Number          string   `json:"number,omitempty" doc:"E.164: other sites call it over a trunk of theirs when this one cannot be reached"`
 	Emergency       []string `json:"emergency" doc:"Numbers that are never refused"`
+	VisitorsFor     string   `json:"visitorsFor" doc:"How long another site may know a telephone of this one without asking again"`
 	AlsoAt          []string `json:"alsoAt" doc:"Codes of sites that keep this one's state beside its stand-in"`
 }
 
 // SitePatch changes the fields that are present.
 type SitePatch struct {
-	Name      *string   `json:"name,omitempty" maxLength:"80"`
-	Access    *string   `json:"access,omitempty" pattern:"^[0-9]{1,3}$"`
-	Outside   *string   `json:"outside,omitempty" pattern:"^[0-9]{0,2}$"`
-	Country   *string   `json:"country,omitempty" pattern:"^([1-9][0-9]{0,3})?$"`
-	National  *string   `json:"national,omitempty" pattern:"^[0-9]{0,3}$"`
-	Abroad    *string   `json:"abroad,omitempty" pattern:"^[0-9]{0,5}$"`
-	Number    *string   `json:"number,omitempty" maxLength:"16"`
-	Emergency *[]string `json:"emergency,omitempty" minItems:"1" maxItems:"20"`
-	AlsoAt    *[]string `json:"alsoAt,omitempty" maxItems:"8" doc:"Codes; their boxes are given this site's keys, too"`
+	Name        *string   `json:"name,omitempty" maxLength:"80"`
+	Access      *string   `json:"access,omitempty" pattern:"^[0-9]{1,3}$"`
+	Outside     *string   `json:"outside,omitempty" pattern:"^[0-9]{0,2}$"`
+	Country     *string   `json:"country,omitempty" pattern:"^([1-9][0-9]{0,3})?$"`
+	National    *string   `json:"national,omitempty" pattern:"^[0-9]{0,3}$"`
+	Abroad      *string   `json:"abroad,omitempty" pattern:"^[0-9]{0,5}$"`
+	Number      *string   `json:"number,omitempty" maxLength:"16"`
+	Emergency   *[]string `json:"emergency,omitempty" minItems:"1" maxItems:"20"`
+	VisitorsFor *string   `json:"visitorsFor,omitempty" maxLength:"20" doc:"1m to 168h, such as 12h"`
+	AlsoAt      *[]string `json:"alsoAt,omitempty" maxItems:"8" doc:"Codes; their boxes are given this site's keys, too"`
 }
 
 // An EmergencyPlan is how an emergency call would go now (calls without a

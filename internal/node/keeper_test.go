@@ -82,7 +82,9 @@ func TestSitesKeepByPolicy(t *testing.T) {
 	if k == b {
 		also = c
 	}
-	keeps := func(x *box) bool { return a.n.state.Keeping(x.n.member.Site) == state.Keeps && x.print(a) == a.print(a) }
+	keeps := func(x *box) bool {
+		return a.n.state.Keeping(x.n.member.Site) == state.Keeps && x.print(a) == a.print(a)
+	}
 	until(t, "the stand-in keeps the state of a", func() bool { return keeps(k) })
 	if also.print(a) != (crdt.Fingerprint{}) {
 		t.Fatal("somebody else has it, too")

@@ -204,7 +204,7 @@ func (b *backend) Site(context.Context) (api.SiteSettings, error) {
 		other, _ := b.n.state.Site(id)
 		also = append(also, cmp.Or(other.Code, id.String()))
 	}
-	return api.SiteSettings{Code: x.Code, AlsoAt: also, Name: x.Name, ExtensionDigits: x.ExtLen, Access: x.Access, Outside: x.Outside, Country: x.Country,
+	return api.SiteSettings{Code: x.Code, AlsoAt: also, VisitorsFor: x.VisitorsFor.String(), Name: x.Name, ExtensionDigits: x.ExtLen, Access: x.Access, Outside: x.Outside, Country: x.Country,
 		National: x.National, Abroad: x.Abroad, Number: x.Number, Emergency: x.Emergency}, nil
 }
 
@@ -225,6 +225,13 @@ func (b *backend) PatchSite(ctx context.Context, by string, p api.SitePatch) (ap
 			}
 		}
 		x.Emergency = *p.Emergency
+	}
+	if p.VisitorsFor != nil {
+		d, err := time.ParseDuration(*p.VisitorsFor)
+		if err != nil || d <= 0 {
+			return api.SiteSettings{}, api.Invalid(fmt.Sprintf("duration %q cannot be read", *p.VisitorsFor), "write it like 12h")
+		}
+		x.VisitorsFor = d
 	}
 	if p.AlsoAt != nil {
 		x.AlsoAt = nil

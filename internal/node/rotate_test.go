@@ -216,3 +216,43 @@ func TestSecretsOfALostBoxAreReplaced(t *testing.T) {
 	}
 	_ = c
 }
+
+// TestHowLongAVisitorIsKnown: a telephone of one site registers at another, which
+// knows it from then on for as long as its home says.
+func TestHowLongAVisitorIsKnown(t *testing.T) {
+	a := newBox(t, "a").up("")
+	b := newBox(t, "b").up(a.invite("0002"))
+	ana := a.user("201", "Ana")
+	until(t, "b knows Ana", func() bool { return b.knows("Ana") })
+	for _, bad := range []string{"30s", "1000h", "soon", "-1h"} {
+		if _, err := a.back.PatchSite(t.Context(), "test", api.SitePatch{VisitorsFor: &bad}); err == nil {
+			t.Errorf("visitors are known for %s", bad)
+		}
+	}
+	long := "2h"
+	if x, err := a.back.PatchSite(t.Context(), "test", api.SitePatch{VisitorsFor: &long}); err != nil || x.VisitorsFor != "2h0m0s" {
+		t.Fatalf("%+v, %v", x, err)
+	}
+	p, err := phonetest.New(phonetest.Config{Servers: []netip.AddrPort{netip.AddrPortFrom(b.cfg.Listen[0], uint16(b.cfg.SIPPort))},
+		Domain: "shops.example", User: ana.Number, AuthUser: ana.Devices[0].SIPUser, Password: passwordOf("Ana")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	ctx, stop := context.WithTimeout(t.Context(), 10*time.Second)
+	defer stop()
+	if err := p.Register(ctx); err != nil {
+		t.Fatal(err)
+	}
+	v := b.n.calls.guests
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for _, x := range v.known {
+		if left := x.until.Sub(b.n.now()); left < 119*time.Minute || left > 2*time.Hour {
+			t.Errorf("known for %v", left)
+		}
+	}
+	if len(v.known) != 1 {
+		t.Errorf("%d visitors are known", len(v.known))
+	}
+}

@@ -42,6 +42,7 @@ type telephony struct {
 	sip     *stack.Stack
 	media   *media.Engine
 	records *records
+	guests  *visitors
 }
 
 // openTelephony starts to serve phones. Everything it needs is in memory by now.
@@ -91,9 +92,9 @@ func (n *Node) openTelephony(ctx context.Context, cancel context.CancelCauseFunc
 	for _, ip := range n.cfg.Listen {
 		listen = append(listen, netip.AddrPortFrom(ip, uint16(n.cfg.SIPPort)))
 	}
-	visiting := newVisitors(n)
+	t.guests = newVisitors(n)
 	t.sip, err = stack.New(stack.Config{
-		Node: n.id.Node(), Listen: listen, View: view{n}, Location: n.pair, Known: n.pair.Knows, Credentials: visiting, Visits: visiting,
+		Node: n.id.Node(), Listen: listen, View: view{n}, Location: n.pair, Known: n.pair.Knows, Credentials: t.guests, Visits: t.guests,
 		NonceKey: t.nonceKey(), Anchor: anchor{t.media}, Peers: peers{n}, Reach: n.reach, Records: t.records,
 		MediaAddr: n.mediaAddr, Summaries: n.state, House: house{n}, Resolver: n.resolver(), Expires: n.cfg.Expires, MaxCalls: n.cfg.MaxCalls, Grace: 10 * time.Second, Bind: n.bindSIP(), Log: n.log, Now: n.now, Rand: n.rand,
 		Feature: func(ctx context.Context, name site.FeatureName, c *b2bua.Call) error {

@@ -24,7 +24,6 @@ import (
 const visitProtocol = "/ccnode/visit/1"
 
 const (
-	visitKeep = 12 * time.Hour // how long the visited site may know a telephone by itself
 	// maxVisitors bounds the telephones of other sites known here.
 	maxVisitors = 1000
 	// maxIntroductions bounds the questions on their way at once.
@@ -243,7 +242,7 @@ func (v *visitors) ask(ctx context.Context, home site.ID, x state.Site, q visitQ
 
 func (v *visitors) keep(k visitorKey, aor site.AOR, a visitAnswer) {
 	// At least until the request that is waiting has been served.
-	keep := min(max(time.Duration(a.Keep)*time.Second, 30*time.Second), visitKeep)
+	keep := min(max(time.Duration(a.Keep)*time.Second, 30*time.Second), state.MaxVisitorsFor)
 	now := v.now()
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -310,7 +309,7 @@ func (n *Node) answerVisit(at site.ID, q visitQuery) (a visitAnswer) {
 		for _, x := range (credentials{s}).Credentials(q.Username, q.Realm) {
 			if !a.Known && x.Lines[0].AOR.User == q.AOR && digest.Matches(x, c, q.Method) {
 				of, a = s, visitAnswer{Known: true, Device: x.Device, User: x.Lines[0].User, Name: x.Lines[0].Name, MD5: x.HA1MD5, SHA256: x.HA1SHA256,
-					UseSHA256: x.SHA256, Disabled: x.Disabled, Keep: int(visitKeep / time.Second)}
+					UseSHA256: x.SHA256, Disabled: x.Disabled, Keep: int(s.Own().VisitorsFor / time.Second)}
 			}
 		}
 	}

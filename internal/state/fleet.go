@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"carrierclass.net/ccnode/crdt"
 	"carrierclass.net/ccnode/internal/site"
@@ -29,8 +30,19 @@ type Site struct {
 	Emergency []string
 	Number    string // E.164: reaches the site when nothing else does
 
+	// VisitorsFor is how long another site may know a telephone of ours by itself.
+	VisitorsFor time.Duration
+
 	AlsoAt []site.ID // sites that keep this one's state beside its stand-in, by policy
 }
+
+// How long a visited site may know a telephone without asking its home: a
+// telephone that was disabled works there until then if its site is cut off.
+const (
+	DefaultVisitorsFor = 12 * time.Hour
+	MinVisitorsFor     = time.Minute
+	MaxVisitorsFor     = 7 * 24 * time.Hour
+)
 
 // MaxAlsoAt bounds by policy how many sites keep the state of one.
 const MaxAlsoAt = 8
@@ -71,6 +83,10 @@ func (s *State) indexSite(r reader) {
 	x := &Site{ID: id, Code: r.text(siteCode), Name: r.text(siteName), ExtLen: r.number(siteExtLen), Access: r.text(siteAccess),
 		Outside: r.text(siteOutside), Country: r.text(siteCountry), National: r.text(siteNational), Abroad: r.text(siteAbroad), Number: r.text(siteNumber)}
 	unmarshal(r.bytes(siteEmergency), &x.Emergency)
+	x.VisitorsFor = min(time.Duration(r.number(siteVisitors))*time.Second, MaxVisitorsFor)
+	if x.VisitorsFor < MinVisitorsFor {
+		x.VisitorsFor = DefaultVisitorsFor
+	}
 	var also [][]byte
 	unmarshal(r.bytes(siteAlsoAt), &also)
 	for _, b := range also {
@@ -307,6 +323,15 @@ func (s *State) PutSite(ctx context.Context, by string, x Site) (Site, error) {
 		siteOutside: []byte(x.Outside), siteCountry: []byte(x.Country), siteNational: []byte(x.National), siteAbroad: []byte(x.Abroad), siteNumber: []byte(x.Number)}
 	if len(x.Emergency) > 0 {
 		f[siteEmergency] = marshal(x.Emergency)
+	}
+	switch {
+	case x.VisitorsFor == 0:
+		x.VisitorsFor = DefaultVisitorsFor
+	case x.VisitorsFor < MinVisitorsFor || x.VisitorsFor > MaxVisitorsFor:
+		return x, fmt.Errorf("site %s: %w: visitors known for %v; %v to %v", x.Code, ErrInvalid, x.VisitorsFor, MinVisitorsFor, MaxVisitorsFor)
+	}
+	if old, _ := s.Site(x.ID); x.VisitorsFor != DefaultVisitorsFor || old.VisitorsFor != 0 && old.VisitorsFor != DefaultVisitorsFor {
+		f[siteVisitors] = intValue(int(x.VisitorsFor / time.Second))
 	}
 	if len(x.AlsoAt) > MaxAlsoAt {
 		return x, fmt.Errorf("site %s: %w: kept at %d other sites; at most %d", x.Code, ErrInvalid, len(x.AlsoAt), MaxAlsoAt)
