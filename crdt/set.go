@@ -132,6 +132,34 @@ func (s *Set) Add(c *Change) (fx Effect) {
 	return fx
 }
 
+// Seen says that adding c would change nothing: each of its writes is covered by
+// somebody who had seen it, or its record has a final.
+func (s *Set) Seen(c *Change) bool {
+	if s.live[c.id] != nil {
+		return true
+	}
+	e := &entry{id: c.id, dot: c.dot}
+	for i := range c.Writes {
+		w := &c.Writes[i]
+		r := s.tables[w.Table][w.Record]
+		switch {
+		case w.Flags&Final != 0:
+			if r == nil || r.final == nil || compareEntry(r.final.e, e) > 0 {
+				return false
+			}
+		case r == nil:
+			return false
+		case r.final != nil:
+		default:
+			at, there := r.find(w.Field)
+			if !there || !slices.ContainsFunc(r.fields[at].vs, func(v version) bool { return v.ctx.Covers(e.dot) }) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
 func (s *Set) addFinal(c *Change, e *entry, fx *Effect) {
 	w := &c.Writes[0]
 	r := s.record(w.Table, w.Record)

@@ -70,7 +70,10 @@ func TestMergeLaws(t *testing.T) {
 			order = append(order, order[:len(order)/2]...) // said twice
 			s := crdt.NewSet(crdt.Fleet)
 			for _, c := range order {
-				s.Add(c)
+				seen := s.Seen(c)
+				if fx := s.Add(c); seen != (fx.Known || !fx.Live) {
+					t.Fatalf("seed %d: change %s is said to be seen: %v, and adding it says %+v", seed, c.ID(), seen, fx)
+				}
 			}
 			if i == 0 {
 				want = s.IDs()

@@ -15,6 +15,7 @@ type heldChange struct {
 	peer   Peer
 	why    string
 	at     time.Time
+	ask    bool // it came from a salvaged disk: a person decides before it is judged
 	busy   bool // it is being judged again
 	// owned by Run: against which state of trust it was last judged
 	verified  bool
@@ -27,6 +28,7 @@ type heldRecord struct {
 	Peer []byte `cbor:"2,keyasint"`
 	Why  string `cbor:"3,keyasint"`
 	At   int64  `cbor:"4,keyasint"` // ms
+	Ask  bool   `cbor:"5,keyasint,omitempty"`
 }
 
 type outgoing struct {
@@ -48,7 +50,7 @@ func (e *Engine) retryHeld() {
 	ids := make([]crdt.ID, 0, len(e.held))
 	now, synced := e.wall(), e.cfg.Synced()
 	for id, h := range e.held {
-		if h.busy {
+		if h.busy || h.ask {
 			continue
 		}
 		if h.unknownAt == e.trustMoves+1 || e.clock.ahead(h.change.Stamp, now, synced) {
@@ -96,6 +98,7 @@ type Held struct {
 	Peer   Peer         // who sent it; zero if it was submitted here
 	Why    string
 	At     time.Time
+	Ask    bool // it came from a salvaged disk and waits for Approve
 }
 
 // Held lists the held changes, oldest first.
@@ -104,7 +107,7 @@ func (e *Engine) Held() []Held {
 	defer e.mu.RUnlock()
 	out := make([]Held, 0, len(e.held))
 	for id, h := range e.held {
-		out = append(out, Held{id, h.change, h.peer, h.why, h.at})
+		out = append(out, Held{id, h.change, h.peer, h.why, h.at, h.ask})
 	}
 	slices.SortFunc(out, func(a, b Held) int {
 		if d := a.At.Compare(b.At); d != 0 {

@@ -312,7 +312,7 @@ func (e *Engine) readRest(r disk.Reader, hurt map[crdt.Scope]bool) error {
 			if err != nil || len(h.Peer) != 16 {
 				return errors.Join(err, errors.New("no held change"))
 			}
-			e.held[c.ID()] = &heldChange{change: c, peer: Peer(h.Peer), why: h.Why, at: time.UnixMilli(h.At)}
+			e.held[c.ID()] = &heldChange{change: c, peer: Peer(h.Peer), why: h.Why, at: time.UnixMilli(h.At), ask: h.Ask}
 			return nil
 		}),
 		scan("o/", func(_, value []byte) error {

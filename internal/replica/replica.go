@@ -38,6 +38,10 @@ var (
 	// ErrUnknownChange: there is no change with that id among the held ones.
 	ErrUnknownChange = errors.New("no such held change")
 
+	// ErrTooManyHeld: no more changes are held until a person has decided about
+	// some of those that are.
+	ErrTooManyHeld = errors.New("too many changes are held already")
+
 	errTooMuchOwed = errors.New("too much of it is here alone")
 )
 

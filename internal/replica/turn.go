@@ -45,6 +45,7 @@ type staged struct {
 	n    uint64
 	out  bool // it goes to the outbox: the scope is not held here
 	keep bool // it goes to the held ones
+	ask  bool // a person decides about it
 	why  string
 	free bool // it leaves the held ones
 	l    *local
@@ -157,7 +158,7 @@ func (t *turn) stage(s staged) {
 	}
 	switch {
 	case s.keep:
-		t.batch.Put(keyHeld(id), encode(heldRecord{Raw: c.Raw(), Peer: s.peer[:], Why: strings.ToValidUTF8(s.why, "?"), At: t.now.UnixMilli()}))
+		t.batch.Put(keyHeld(id), encode(heldRecord{Raw: c.Raw(), Peer: s.peer[:], Why: strings.ToValidUTF8(s.why, "?"), At: t.now.UnixMilli(), Ask: s.ask}))
 	case s.out && mutant.Is(mutant.OutboxVolatile):
 	case s.out:
 		t.batch.Put(keyOutbox(id), encode(outboxRecord{Raw: c.Raw(), At: t.now.UnixMilli()}))
@@ -260,7 +261,7 @@ func (e *Engine) merge(t *turn) {
 			delete(e.held, id)
 		}
 		if s.keep {
-			e.held[id] = &heldChange{change: s.c, peer: s.peer, why: s.why, at: t.now}
+			e.held[id] = &heldChange{change: s.c, peer: s.peer, why: s.why, at: t.now, ask: s.ask}
 			continue
 		}
 		if s.out {
