@@ -185,42 +185,6 @@ func pendingCommand(s *settings) *cobra.Command {
 	return c
 }
 
-func mergesCommand(s *settings) *cobra.Command {
-	var closed bool
-	list := func(cmd *cobra.Command, _ []string) error {
-		ms, err := ask[[]api.Merge](cmd, s, http.MethodGet, fmt.Sprintf("/merges?closed=%t", closed), nil)
-		if err != nil {
-			return err
-		}
-		return s.show(ms, func(t *table) {
-			if len(ms) == 0 {
-				t.row("no open merges: nobody changed the same thing on two sides")
-				return
-			}
-			for _, m := range ms {
-				t.row("MERGE", m.ID, m.Kind, m.Record, m.Field)
-				for _, sd := range m.Sides {
-					mark := "not in force"
-					if sd.InForce {
-						mark = "in force"
-					}
-					t.row("", mark, dash(sd.Value), "by "+dash(sd.By), "site "+sd.Site, sd.At.Local().Format("2006-01-02 15:04:05"), "keep: "+sd.Version)
-				}
-			}
-		})
-	}
-	c := &cobra.Command{Use: "merges", Short: "What two sides changed without seeing each other", Args: args(0, 0, "nothing more, or: keep MERGE VERSION"), RunE: list}
-	c.Flags().BoolVar(&closed, "closed", false, "also those that were settled")
-	c.AddCommand(&cobra.Command{Use: "list", Short: "List them", Args: args(0, 0, "nothing more"), RunE: list},
-		&cobra.Command{
-			Use: "keep MERGE VERSION", Short: "Settle a merge by keeping one side", Args: args(2, 2, "the merge's id and the version to keep"),
-			RunE: func(cmd *cobra.Command, a []string) error {
-				return s.plain(cmd, http.MethodPost, "/merges/"+pathEscape(a[0])+"/keep", api.KeepMerge{Version: a[1]}, "kept "+a[1])
-			},
-		})
-	return c
-}
-
 func meshCommand(s *settings) *cobra.Command {
 	c := &cobra.Command{Use: "mesh", Short: "The links to other nodes"}
 	peers := &cobra.Command{

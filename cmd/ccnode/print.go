@@ -76,3 +76,5 @@ func size(n int64) string {
 	}
 	return fmt.Sprintf("%d MB", n/1_000_000)
 }
+
+func moment(t time.Time) string { return t.Local().Format("2006-01-02 15:04:05") }

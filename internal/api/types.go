@@ -291,22 +291,30 @@ type Merge struct {
 	Record  string      `json:"record" doc:"What it is about, in words"`
 	Field   string      `json:"field,omitempty"`
 	InForce string      `json:"inForce"`
-	Sides   []MergeSide `json:"sides"`
-	Closed  bool        `json:"closed,omitempty"`
+	Policy  string      `json:"policy,omitempty" enum:"latest,latest-reset,true,kept,each" doc:"Of the field: what decides what is in force"`
+	Why     string      `json:"why,omitempty" doc:"Why that value is in force, in words"`
+	Both    string      `json:"both,omitempty" doc:"What all sides say together, if that can be kept: keep \"both\""`
+	Do      string      `json:"do,omitempty" doc:"How to settle it, where no side can be kept"`
+	Sides   []MergeSide `json:"sides" doc:"Newest first"`
+
+	Closed   bool       `json:"closed,omitempty"`
+	ClosedBy *MergeSide `json:"closedBy,omitempty" doc:"Who settled it, and what was written"`
 }
 
 type MergeSide struct {
 	Value   string    `json:"value" doc:"Secrets are never shown: only that they changed"`
-	By      string    `json:"by"`
-	Node    string    `json:"node"`
-	Site    string    `json:"site"`
+	Was     *string   `json:"was,omitempty" doc:"What that side replaced; absent: this box does not know"`
+	By      string    `json:"by" doc:"The person"`
+	Node    string    `json:"node" doc:"The box it was written at"`
+	Site    string    `json:"site" doc:"Code of that box's site"`
 	At      time.Time `json:"at"`
 	InForce bool      `json:"inForce"`
 	Version string    `json:"version" doc:"Names this side when keeping it"`
+	Change  string    `json:"change,omitempty" doc:"The change, for undo"`
 }
 
 type KeepMerge struct {
-	Version string `json:"version" doc:"The side to keep"`
+	Version string `json:"version" doc:"The side to keep, or: both" maxLength:"80"`
 }
 
 // Bytes counts what the mesh sent and received.

@@ -445,31 +445,6 @@ func (b *backend) Approve(ctx context.Context, by string, a api.Approval) (api.N
 		SIP: []string{}, Mesh: k.hello.Addrs, API: []string{}}, nil
 }
 
-func (b *backend) Merges(_ context.Context, closed bool) ([]api.Merge, error) {
-	ms, err := b.n.state.Merges(closed)
-	if err != nil {
-		return nil, refuse(err)
-	}
-	out := make([]api.Merge, 0, len(ms))
-	for _, m := range ms {
-		x := api.Merge{ID: m.ID, Kind: m.Kind, Record: m.Record, Field: m.Field, InForce: m.InForce, Closed: m.Closed, Sides: []api.MergeSide{}}
-		for _, s := range m.Sides {
-			at, _ := b.n.state.Site(s.Site)
-			x.Sides = append(x.Sides, api.MergeSide{Value: s.Value, By: s.By, Node: b.n.nodeName(s.Node), Site: at.Code, At: s.At, InForce: s.InForce, Version: s.Version})
-		}
-		out = append(out, x)
-	}
-	return out, nil
-}
-
-func (b *backend) KeepMerge(ctx context.Context, by, id, version string) error {
-	err := b.n.state.Keep(ctx, by, id, version)
-	if errors.Is(err, state.ErrNotFound) {
-		return api.NotFound(err.Error(), "\"ccnode merges\" shows the merges and the versions that can be kept")
-	}
-	return refuse(err)
-}
-
 func (b *backend) Bytes(ctx context.Context, over time.Duration) (api.Bytes, error) {
 	n := b.n
 	type count struct{ in, out int64 }

@@ -62,7 +62,7 @@ func (w writer) Watch(fn func(crdt.Scope, []crdt.Cell)) func() { return w.e.Watc
 
 func (w writer) history(cell crdt.Cell, fn func(state.Past) error) error {
 	return w.e.History(cell, func(p replica.Past) error {
-		return fn(state.Past{Cell: p.Cell, Version: p.Version, By: p.By, At: p.At})
+		return fn(state.Past(p))
 	})
 }
 

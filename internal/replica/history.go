@@ -26,6 +26,25 @@ type past struct {
 	Flags  uint8  `cbor:"11,keyasint"`
 	By     []byte `cbor:"12,keyasint"` // the change that displaced it
 	At     int64  `cbor:"13,keyasint"` // ms, here
+	Saw    *saw   `cbor:"14,keyasint,omitempty"`
+}
+
+// saw is the newest that the writer of a version had seen of its cell: two
+// zeros if there was nothing. Entries of before 2026-11-23 lack it.
+type saw struct {
+	_     struct{} `cbor:",toarray"`
+	Actor uint64
+	Stamp uint64
+}
+
+func newest(c crdt.Context) *saw {
+	var out saw
+	for _, d := range c {
+		if uint64(d.Stamp) > out.Stamp {
+			out.Actor, out.Stamp = uint64(d.Actor), uint64(d.Stamp)
+		}
+	}
+	return &out
 }
 
 func (p *past) cell() crdt.Cell {
@@ -40,7 +59,8 @@ func (p *past) key() []byte {
 // to this node and kept for Config.HistoryKeep.
 type Past struct {
 	Cell    crdt.Cell
-	Version crdt.Version // without context
+	Version crdt.Version // of its context only the newest dot
+	Vague   bool         // not even that is known
 	By      crdt.ID      // the change that displaced it
 	At      time.Time    // when this node merged that
 }
@@ -49,9 +69,13 @@ func (p *past) export() (Past, bool) {
 	if len(p.ID) != 32 || len(p.By) != 32 || len(p.Node) != 16 || len(p.Author) != 8 {
 		return Past{}, false
 	}
-	return Past{Cell: p.cell(), By: crdt.ID(p.By), At: time.UnixMilli(p.At), Version: crdt.Version{
+	var ctx crdt.Context
+	if p.Saw != nil && p.Saw.Stamp != 0 {
+		ctx = crdt.Context{{Actor: crdt.ActorID(p.Saw.Actor), Stamp: crdt.Stamp(p.Saw.Stamp)}}
+	}
+	return Past{Cell: p.cell(), Vague: p.Saw == nil, By: crdt.ID(p.By), At: time.UnixMilli(p.At), Version: crdt.Version{
 		Dot: crdt.Dot{Actor: crdt.ActorID(p.Actor), Stamp: crdt.Stamp(p.Stamp)}, ID: crdt.ID(p.ID),
-		Node: crdt.NodeID(p.Node), By: crdt.Ref(p.Author), Value: p.Value, Flags: crdt.Flags(p.Flags)}}, true
+		Node: crdt.NodeID(p.Node), By: crdt.Ref(p.Author), Value: p.Value, Ctx: ctx, Flags: crdt.Flags(p.Flags)}}, true
 }
 
 // History calls fn for the displaced versions of a cell, oldest stamp first,

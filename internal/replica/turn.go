@@ -107,7 +107,15 @@ func (t *turn) takeChores() {
 		}
 		t.after = append(t.after, func() { e.unnumbered = e.unnumbered[n:] })
 	}
-	for len(e.chores.prune) > 0 && t.batch.Len() < turnOps/4 {
+	// What was overwritten is in the history before its change is deleted: a
+	// power cut between two transactions loses neither.
+	for len(e.chores.history) > 0 && t.batch.Len() < turnOps/3 && t.batch.Bytes() < turnBytes/2 {
+		h := e.chores.history[0]
+		e.chores.history = e.chores.history[1:]
+		t.did.history = append(t.did.history, h)
+		t.batch.Put(h.key(), encode(h))
+	}
+	for len(e.chores.history) == 0 && len(e.chores.prune) > 0 && t.batch.Len() < turnOps/2 {
 		p := e.chores.prune[0]
 		e.chores.prune = e.chores.prune[1:]
 		t.did.prune = append(t.did.prune, p)
@@ -117,7 +125,7 @@ func (t *turn) takeChores() {
 		}
 		t.hash(p.scope).Remove(p.id)
 	}
-	for len(e.chores.dead) > 0 && t.batch.Len() < turnOps/4 {
+	for len(e.chores.dead) > 0 && t.batch.Len() < turnOps/2 {
 		t.batch.Delete(e.chores.dead[0])
 		e.chores.dead = e.chores.dead[1:]
 	}
@@ -129,12 +137,6 @@ func (t *turn) takeChores() {
 		t.batch.Put(keyPeer(k.peer, k.scope), encode(*e.x.cursor(k.peer, k.scope)))
 	}
 	t.did.cursors, e.chores.cursors = e.chores.cursors, nil
-	for len(e.chores.history) > 0 && t.batch.Len() < turnOps/3 && t.batch.Bytes() < turnBytes/2 {
-		h := e.chores.history[0]
-		e.chores.history = e.chores.history[1:]
-		t.did.history = append(t.did.history, h)
-		t.batch.Put(h.key(), encode(h))
-	}
 }
 
 // hash is the scope's hash of stored ids as this turn will leave it.
@@ -344,7 +346,7 @@ func (e *Engine) settle(sc *scope, fx crdt.Effect, now time.Time) {
 		e.chores.history = append(e.chores.history, past{
 			Scope: []byte(d.Cell.Scope), Table: d.Cell.Table, Record: []byte(d.Cell.Record), Field: []byte(d.Cell.Field),
 			Actor: uint64(d.Version.Actor), Stamp: uint64(d.Version.Stamp), ID: d.Version.ID[:], Node: d.Version.Node[:], Author: d.Version.By[:],
-			Value: d.Version.Value, Flags: uint8(d.Version.Flags), By: d.By[:], At: now.UnixMilli(),
+			Value: d.Version.Value, Flags: uint8(d.Version.Flags), By: d.By[:], At: now.UnixMilli(), Saw: newest(d.Version.Ctx),
 		})
 	}
 }

@@ -242,9 +242,12 @@ func (s *State) Place(ctx context.Context, by string, f site.FeatureName, p site
 // put writes the fields of one record that differ from what is in force.
 func (s *State) put(ctx context.Context, by string, scope crdt.Scope, t uint16, rec string, fields map[string][]byte) error {
 	m := Mutation{Scope: scope}
+	var more []crdt.Write // names live in the own scope
 	s.cfg.Engine.View(func(v View) {
 		r := reader{v.Set(scope), t, rec}
-		m.By, _ = byRef(by)
+		if m.By, more = s.person(v, by); scope != s.scope {
+			more = nil
+		}
 		for f, value := range fields {
 			if have, ok := r.latest(f); !ok && len(value) == 0 || ok && bytes.Equal(have.Value, value) {
 				continue
@@ -256,6 +259,7 @@ func (s *State) put(ctx context.Context, by string, scope crdt.Scope, t uint16, 
 		return nil
 	}
 	slices.SortFunc(m.Writes, func(a, b crdt.Write) int { return strings.Compare(a.Field, b.Field) })
+	m.Writes = append(m.Writes, more...)
 	_, err := s.commit(ctx, m)
 	return err
 }

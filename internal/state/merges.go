@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"fmt"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -32,9 +33,15 @@ type Merge struct {
 	User    site.RecordID
 	Field   string
 	InForce string
+	Policy  Policy
+	Why     string // why that is in force
+	Both    string // what all sides say together, if Keep takes KeepBoth
+	Do      string // how to settle it, where Keep cannot
 	Sides   []Side // newest first
-	Closed  bool   // from this node's history
 	At      time.Time
+
+	Closed   bool // from this node's history
+	ClosedBy *Side
 }
 
 // A Side is one version.
@@ -46,12 +53,20 @@ type Side struct {
 	Site    site.ID
 	At      time.Time
 	InForce bool
+	Was     string // what that side replaced, if this node's history knows; see Known
+	Known   bool
+	Change  crdt.ID // the change that wrote it; zero: of no single one
+
+	cell crdt.Cell
+	saw  crdt.Context
 }
 
 const (
 	shownSecret  = "(changed; not shown)"
 	shownDeleted = "deleted"
 	shownEmpty   = "(none)"
+	shownIn      = "in"
+	shownOut     = "not in"
 )
 
 func versionID(d crdt.Dot) string {
@@ -88,12 +103,7 @@ func (s *State) Merges(closed bool) (out []Merge, err error) {
 	for c := range s.ix.torn {
 		torn = append(torn, c)
 	}
-	deleted := make([]*User, 0)
-	for _, u := range s.ix.users {
-		if u.Deleted {
-			deleted = append(deleted, u)
-		}
-	}
+	deleted := s.deleted()
 	s.mu.RUnlock()
 	s.cfg.Engine.View(func(v View) {
 		for _, c := range torn {
@@ -101,14 +111,17 @@ func (s *State) Merges(closed bool) (out []Merge, err error) {
 				out = append(out, m)
 			}
 		}
-		for _, u := range deleted {
-			if m, ok := s.unseenEdits(v, u); ok {
+		for _, r := range deleted {
+			if m, ok := s.unseenEdits(v, r); ok {
 				out = append(out, m)
 			}
 		}
 		out = append(out, s.removed(v)...)
 		out = append(out, s.clashes(v)...)
 	})
+	if err := s.replaced(out); err != nil {
+		return nil, err
+	}
 	if closed && s.cfg.History != nil {
 		past, err := s.settled()
 		if err != nil {
@@ -135,17 +148,12 @@ func (s *State) OpenMerges() int {
 			n++
 		}
 	}
-	var deleted []*User
-	for _, u := range s.ix.users {
-		if u.Deleted {
-			deleted = append(deleted, u)
-		}
-	}
+	deleted := s.deleted()
 	s.mu.RUnlock()
 	if len(deleted) > 0 {
 		s.cfg.Engine.View(func(v View) {
-			for _, u := range deleted {
-				if _, ok := s.unseenEdits(v, u); ok {
+			for _, r := range deleted {
+				if _, ok := s.unseenEdits(v, r); ok {
 					n++
 				}
 			}
@@ -154,10 +162,38 @@ func (s *State) OpenMerges() int {
 	return n
 }
 
+// deleted lists what was deleted and can be restored. The caller holds mu.
+func (s *State) deleted() (out []recordKey) {
+	for id, u := range s.ix.users {
+		if u.Deleted {
+			out = append(out, recordKey{TableUser, id})
+		}
+	}
+	for t, of := range s.ix.records {
+		for id, v := range of {
+			if reflect.ValueOf(v).FieldByName("Deleted").Bool() {
+				out = append(out, recordKey{t, id})
+			}
+		}
+	}
+	return out
+}
+
+// deletedField is the field that says that a record of a table was deleted.
+func deletedField(table uint16) string {
+	switch table {
+	case TableUser:
+		return userDeleted
+	case TableDevice:
+		return devDeleted
+	}
+	return headDeleted
+}
+
 // side describes a version in words.
 func (s *State) side(v View, c crdt.Cell, x crdt.Version) Side {
 	_, f := fieldOf(c)
-	out := Side{Version: versionID(x.Dot), Value: words(f, c, x.Value), By: s.personOf(v, x.By), Node: site.NodeID(x.Node), At: time.UnixMilli(x.Stamp.Millis())}
+	out := Side{Version: versionID(x.Dot), Value: words(f, c, x.Value), By: s.personOf(v, x.By), Node: site.NodeID(x.Node), At: time.UnixMilli(x.Stamp.Millis()), Change: x.ID, cell: c, saw: x.Ctx}
 	out.Site = s.siteOf(out.Node)
 	return out
 }
@@ -174,11 +210,14 @@ func words(f field, c crdt.Cell, value []byte) string {
 	switch {
 	case f.secret:
 		return shownSecret
+	case f.set && isTrue(value):
+		return shownIn
+	case f.set:
+		return shownOut
 	case f.policy == True, c.Table == TableUser && (c.Field == userDND || c.Field == userNoMail || c.Field == userAlwaysPIN), c.Table == TableDevice && c.Field == devSHA256:
-		if isTrue(value) {
-			return "yes"
-		}
-		return "no"
+		return yes(isTrue(value))
+	case len(value) == 0 && f.policy == Kept:
+		return string(site.Inbox)
 	case len(value) == 0:
 		return shownEmpty
 	case c.Table == TableUser && c.Field == userRing:
@@ -187,6 +226,9 @@ func words(f field, c crdt.Cell, value []byte) string {
 		return "recording " + hex.EncodeToString(value[:min(len(value), 4)])
 	case c.Table == TableSite && c.Field == siteExtLen, c.Table == TablePlacement && c.Field == placeKind:
 		return strconv.Itoa(toInt(value))
+	}
+	if t, ok := shaped(c, value); ok {
+		return t
 	}
 	if t := string(value); !strings.ContainsFunc(t, func(r rune) bool { return r < ' ' || r == '\uFFFD' }) {
 		return t
@@ -213,10 +255,31 @@ func (s *State) recordWords(v View, c crdt.Cell) (string, site.RecordID) {
 	case c.Table == TableSite:
 		r := reader{set, TableSite, c.Record}
 		return "site " + r.text(siteCode) + " " + r.text(siteName), site.RecordID{}
-	case c.Table == TableMessage:
+	case c.Table == TableMessage && len(c.Record) == len(site.RecordID{}):
+		if m, ok := readMessage(reader{set, TableMessage, c.Record}, s.cfg.Site, site.RecordID([]byte(c.Record))); ok {
+			name, id := user(string(m.Mailbox[:]))
+			return fmt.Sprintf("voicemail of %s from %s at %s", name, strings.TrimSpace(m.From+" "+m.FromName), m.At.UTC().Format("2006-01-02 15:04 UTC")), id
+		}
 		return "voicemail message", site.RecordID{}
+	case byTable[c.Table] != nil:
+		return strings.TrimSpace(t.name + " " + (reader{set, c.Table, c.Record}).text(headName)), site.RecordID{}
 	}
 	return t.name, site.RecordID{}
+}
+
+// fieldWords is a field's name; of a set, with the element it is about.
+func (s *State) fieldWords(v View, c crdt.Cell) string {
+	_, f := fieldOf(c)
+	if !f.set || len(c.Field) < 2 {
+		return f.name
+	}
+	e := c.Field[1:]
+	if id, err := site.ParseRecordID(e); err == nil {
+		if r := (reader{v.Set(s.scope), TableUser, string(id[:])}); r.text(userNumber) != "" {
+			e = r.text(userNumber) + " " + r.text(userName)
+		}
+	}
+	return f.name + " " + e
 }
 
 // inForce is the version that counts under the field's policy.
@@ -247,8 +310,11 @@ func (s *State) edit(v View, c crdt.Cell) (Merge, bool) {
 		return Merge{}, false
 	}
 	_, f := fieldOf(c)
-	m := Merge{ID: mergeID(MergeEdit, c), Kind: MergeEdit, Field: f.name}
+	m := Merge{ID: mergeID(MergeEdit, c), Kind: MergeEdit, Field: s.fieldWords(v, c), Policy: f.policy, Why: why(f, vs)}
 	m.Record, m.User = s.recordWords(v, c)
+	if value, ok := both(c, vs); ok {
+		m.Both = words(f, c, value)
+	}
 	in := inForce(f, vs)
 	for _, x := range slices.Backward(vs) {
 		d := s.side(v, c, x)
@@ -263,39 +329,42 @@ func (s *State) edit(v View, c crdt.Cell) (Merge, bool) {
 	return m, true
 }
 
-// unseenEdits finds edits that the delete of a user had not seen.
-func (s *State) unseenEdits(v View, u *User) (m Merge, ok bool) {
+// unseenEdits finds edits that the delete of a record had not seen.
+func (s *State) unseenEdits(v View, of recordKey) (m Merge, ok bool) {
 	set := v.Set(s.scope)
-	rec := string(u.ID[:])
-	r := reader{set, TableUser, rec}
-	del := crdt.Cell{Scope: s.scope, Table: TableUser, Record: rec, Field: userDeleted}
+	rec, gone := string(of.id[:]), deletedField(of.table)
+	r := reader{set, of.table, rec}
+	del := crdt.Cell{Scope: s.scope, Table: of.table, Record: rec, Field: gone}
 	var saw crdt.Context
-	m = Merge{ID: mergeID(MergeDelete, del), Kind: MergeDelete, User: u.ID, InForce: shownDeleted}
-	for _, x := range r.versions(userDeleted) {
+	m = Merge{ID: mergeID(MergeDelete, del), Kind: MergeDelete, InForce: shownDeleted, Policy: True,
+		Why: "a delete wins over an edit that it had not seen; what was written is kept, and a restore brings it back"}
+	for _, x := range r.versions(gone) {
 		if isTrue(x.Value) {
+			if len(x.Value) == 1 {
+				return m, false // of a version of the program that did not say what it saw
+			}
 			saw = saw.Join(sawOf(x.Value)).With(x.Dot)
 			d := s.side(v, del, x)
 			d.Value, d.InForce = shownDeleted, true
 			m.Sides, m.At = append(m.Sides, d), d.At
 		}
 	}
-	for _, f := range set.Fields(TableUser, rec) {
-		c := crdt.Cell{Scope: s.scope, Table: TableUser, Record: rec, Field: f}
-		if f == userDeleted {
+	for _, f := range set.Fields(of.table, rec) {
+		c := crdt.Cell{Scope: s.scope, Table: of.table, Record: rec, Field: f}
+		if f == gone {
 			continue
 		}
 		for _, x := range set.Versions(c) {
 			if saw.Covers(x.Dot) {
 				continue
 			}
-			_, fd := fieldOf(c)
 			d := s.side(v, c, x)
-			d.Value = fd.name + ": " + d.Value
+			d.Value = s.fieldWords(v, c) + ": " + d.Value
 			m.Sides = append(m.Sides, d)
 			ok = true
 		}
 	}
-	m.Record, _ = s.recordWords(v, del)
+	m.Record, m.User = s.recordWords(v, del)
 	return m, ok
 }
 
@@ -307,7 +376,8 @@ func (s *State) clashes(v View) (out []Merge) {
 		if len(list) < 2 {
 			continue
 		}
-		m := Merge{ID: mergeID(MergeNumber, crdt.Cell{Record: number}), Kind: MergeNumber, Record: "number " + number, Field: "user", InForce: list[0].Name}
+		m := Merge{ID: mergeID(MergeNumber, crdt.Cell{Record: number}), Kind: MergeNumber, Record: "number " + number, Field: "user", InForce: list[0].Name,
+			Why: "each site rings its own; elsewhere, and of two of one site, the one that had the number first", Do: "both go on being reachable; give one of them another number"}
 		for _, e := range list {
 			code := e.Home.String()
 			if x := s.ix.sites[e.Home]; x != nil {
@@ -361,7 +431,8 @@ func (s *State) removed(v View) (out []Merge) {
 								continue
 							}
 							_, fd := fieldOf(c)
-							m := Merge{ID: mergeID(MergeRemoved, c), Kind: MergeRemoved, Field: fd.name, At: time.UnixMilli(x.Stamp.Millis())}
+							m := Merge{ID: mergeID(MergeRemoved, c), Kind: MergeRemoved, Field: s.fieldWords(v, c), At: time.UnixMilli(x.Stamp.Millis()), Policy: fd.policy,
+								Why: "a node that was still a member took it before it heard of the revocation"}
 							m.Record, m.User = s.recordWords(v, c)
 							d := s.side(v, c, x)
 							d.InForce = x.Dot == inForce(fd, set.Versions(c)).Dot
@@ -379,7 +450,7 @@ func (s *State) removed(v View) (out []Merge) {
 
 // Keep settles a merge: that side's value is written again, having seen all.
 func (s *State) Keep(ctx context.Context, by, id, version string) error {
-	fail := func(err error) error { return fmt.Errorf("keep %s: %w", version, err) }
+	fail := func(err error) error { return fmt.Errorf("keep %.80s: %w", version, err) }
 	kind, c, err := parseMergeID(id)
 	if err != nil {
 		return fail(err)
@@ -403,10 +474,17 @@ func (s *State) Keep(ctx context.Context, by, id, version string) error {
 			m.Writes = more
 		}
 		r := reader{set, c.Table, c.Record}
+		if version == KeepBoth {
+			err = fmt.Errorf("%w: the two exclude each other, or one says it all; keep one of them", ErrInvalid)
+			if value, ok := both(c, set.Versions(c)); ok && kind == MergeEdit {
+				w.Value, err = value, nil
+			}
+			return
+		}
 		for _, x := range set.Versions(c) {
 			if versionID(x.Dot) == version {
 				w.Value, w.Flags, err = x.Value, x.Flags&crdt.Reset, nil
-				if kind == MergeDelete || c.Table == TableUser && c.Field == userDeleted && isTrue(x.Value) {
+				if kind == MergeDelete || c.Field == deletedField(c.Table) && isTrue(x.Value) {
 					w.Value = deletedValue(r.seen())
 				}
 			}
@@ -414,7 +492,7 @@ func (s *State) Keep(ctx context.Context, by, id, version string) error {
 		if kind != MergeDelete || err == nil {
 			return
 		}
-		for _, f := range set.Fields(c.Table, c.Record) { // an edit: the user is restored with it
+		for _, f := range set.Fields(c.Table, c.Record) { // an edit: the record is restored with it
 			for _, x := range set.Versions(crdt.Cell{Table: c.Table, Record: c.Record, Field: f}) {
 				if versionID(x.Dot) == version {
 					w.Value, err = boolValue(false), nil
@@ -429,50 +507,8 @@ func (s *State) Keep(ctx context.Context, by, id, version string) error {
 	if _, err := s.commit(ctx, m); err != nil {
 		return fail(err)
 	}
-	if c.Table == TableUser && len(c.Record) == len(site.RecordID{}) {
+	if (c.Table == TableUser || c.Table == TableGroup || c.Table == TableMenu) && len(c.Record) == len(site.RecordID{}) {
 		s.follow(ctx, site.RecordID([]byte(c.Record)))
 	}
 	return nil
-}
-
-// settled reads this node's history: cells where one change covered versions of
-// different value.
-func (s *State) settled() (out []Merge, err error) {
-	type by struct {
-		cell crdt.Cell
-		id   crdt.ID
-	}
-	found := map[by][]Past{}
-	err = s.cfg.History(crdt.Cell{}, func(p Past) error {
-		if _, f := fieldOf(p.Cell); f.policy != Derived {
-			k := by{p.Cell, p.By}
-			found[k] = append(found[k], p)
-		}
-		return nil
-	})
-	if err != nil {
-		return nil, fmt.Errorf("read settled merges: %w", err)
-	}
-	s.cfg.Engine.View(func(v View) {
-		for k, ps := range found {
-			_, f := fieldOf(k.cell)
-			if len(ps) < 2 || !slices.ContainsFunc(ps, func(p Past) bool { return !sameValue(f, p.Version.Value, ps[0].Version.Value) }) {
-				continue
-			}
-			m := Merge{ID: mergeID(MergeEdit, k.cell) + "." + k.id.String(), Kind: MergeEdit, Field: f.name, Closed: true}
-			m.Record, m.User = s.recordWords(v, k.cell)
-			if vs := v.Set(k.cell.Scope).Versions(k.cell); len(vs) > 0 {
-				m.InForce = words(f, k.cell, inForce(f, vs).Value)
-			}
-			slices.SortFunc(ps, func(a, b Past) int { return crdt.CompareVersions(b.Version, a.Version) })
-			for _, p := range ps {
-				m.Sides = append(m.Sides, s.side(v, k.cell, p.Version))
-				if m.At.Before(p.At) {
-					m.At = p.At
-				}
-			}
-			out = append(out, m)
-		}
-	})
-	return out, nil
 }

@@ -28,6 +28,11 @@ type Record interface {
 	site.Trunk | site.Inbound | site.Group | site.Menu | site.Hours | site.Phone | site.Shop
 }
 
+const (
+	headName    = "\x01"
+	headDeleted = "\x7e"
+)
+
 // A shape is how a type of records lies in cells.
 type shape struct {
 	table  uint16
@@ -365,6 +370,11 @@ func keep[T Record](ctx context.Context, s *State, by string, id site.RecordID, 
 	m := Mutation{Scope: s.scope, Token: token, Writes: ws}
 	if len(ws) > 0 {
 		s.cfg.Engine.View(func(view View) {
+			for i, w := range ws {
+				if w.Field == headDeleted && isTrue(w.Value) {
+					ws[i].Value = deletedValue(saw(reader{view.Set(s.scope), w.Table, w.Record}, token))
+				}
+			}
 			ref, more := s.person(view, by)
 			m.By, m.Writes = ref, append(m.Writes, more...)
 			for _, w := range more {

@@ -64,8 +64,9 @@ type Engine interface {
 // Past is a version that was covered, from this node's local history.
 type Past struct {
 	Cell    crdt.Cell
-	Version crdt.Version
-	By      crdt.ID // the change that covered it
+	Version crdt.Version // of its context only the newest dot
+	Vague   bool         // not even that is known
+	By      crdt.ID      // the change that covered it
 	At      time.Time
 }
 

@@ -285,7 +285,7 @@ func TestAStaleEditIsKept(t *testing.T) {
 	if len(ms) != 1 || ms[0].Kind != "edit" || ms[0].Field != "name" || len(ms[0].Sides) != 2 {
 		t.Fatalf("merges: %+v", ms)
 	}
-	has(t, "merges", b.must("merges"), "MERGE", "Anna", "Hannah", "in force", "not in force", "keep:", "console")
+	has(t, "merges", b.must("merges"), "MERGE", "Anna", "Hannah", "in force", "not in force", "keep:", "console", "the newest counts", "was Ana")
 	if s := b.status(); s.Merges != 1 {
 		t.Errorf("status counts %d merges", s.Merges)
 	}
@@ -300,7 +300,7 @@ func TestAStaleEditIsKept(t *testing.T) {
 	if ms := as[[]api.Merge](b, "merges"); len(ms) != 0 {
 		t.Errorf("settled, and still open: %+v", ms)
 	}
-	if ms := as[[]api.Merge](b, "merges", "--closed"); len(ms) != 1 || !ms[0].Closed {
+	if ms := as[[]api.Merge](b, "merges", "--closed"); len(ms) != 1 || !ms[0].Closed || ms[0].ClosedBy == nil || ms[0].ClosedBy.By != "console" || ms[0].ClosedBy.Value != "Anna" {
 		t.Errorf("merges --closed: %+v", ms)
 	}
 	// A wrong token is refused rather than taken for "saw nothing".

@@ -352,8 +352,12 @@ func (w *World) user(args []string) ([]string, error) {
 	return []string{line}, nil
 }
 
-// merges tells what two sides changed without seeing each other.
+// merges tells what two sides changed without seeing each other; with why, all
+// that is known of it.
 func (w *World) merges(args []string) (out []string, err error) {
+	n := len(args)
+	args = slices.DeleteFunc(slices.Clone(args), func(a string) bool { return a == "why" })
+	all := len(args) < n
 	b, _, err := w.at(args)
 	if err != nil {
 		return nil, err
@@ -373,9 +377,24 @@ func (w *World) merges(args []string) (out []string, err error) {
 			line += ", " + m.Field
 		}
 		out = append(out, fmt.Sprintf("%s: in force %q", line, m.InForce))
+		for _, x := range []struct{ name, value string }{{"why", m.Why}, {"both", m.Both}, {"do", m.Do}} {
+			if all && x.value != "" {
+				out = append(out, b.name+":   "+x.name+": "+x.value)
+			}
+		}
 		var sides []string
 		for _, s := range m.Sides {
-			sides = append(sides, fmt.Sprintf("%s:   %q by %s at %s", b.name, s.Value, s.By, s.At.UTC().Format("15:04")))
+			line := fmt.Sprintf("%s:   %q by %s at %s", b.name, s.Value, s.By, s.At.UTC().Format("15:04"))
+			if all && s.Was != nil {
+				line += fmt.Sprintf(", was %q", *s.Was)
+			}
+			if all && s.Node != "" {
+				line += ", at box " + s.Node
+			}
+			if all {
+				line += " of site " + s.Site
+			}
+			sides = append(sides, line)
 		}
 		slices.Sort(sides)
 		out = append(out, sides...)
@@ -383,7 +402,8 @@ func (w *World) merges(args []string) (out []string, err error) {
 	return out, nil
 }
 
-// keep 1 voicemail at A keeps the side of the merge that has that value.
+// keep 1 voicemail at A keeps the side of the merge that has that value; keep 1
+// both at A keeps what all sides say together.
 func (w *World) keep(args []string) ([]string, error) {
 	b, args, err := w.at(args)
 	if err == nil && len(args) < 2 {
@@ -403,8 +423,11 @@ func (w *World) keep(args []string) ([]string, error) {
 		return nil, fmt.Errorf("there are %d merges", len(ms))
 	}
 	want := strings.Join(args[1:], " ")
+	if want == "both" {
+		return nil, b.api.KeepMerge(ctx, adminsName+"@"+b.name, ms[n-1].ID, want)
+	}
 	for _, s := range ms[n-1].Sides {
-		if s.Value == want {
+		if s.Value == want || strings.ReplaceAll(s.Value, " ", "_") == want {
 			return nil, b.api.KeepMerge(ctx, adminsName+"@"+b.name, ms[n-1].ID, s.Version)
 		}
 	}

@@ -47,6 +47,10 @@ func init() {
 		"user":      (*World).user,      // user bob at A: what A knows
 		"merges":    (*World).merges,    // merges at A
 		"keep":      (*World).keep,      // keep 1 voicemail at A: that side of the merge shown first
+		"alter":     (*World).alter,     // alter group sales add ben at A: add, remove, number 301, overflow 201, delete, restore; alter menu main key 3=202 at A
+		"delete":    (*World).remove,    // delete bob at A
+		"file":      (*World).file,      // file ana 1 trash at A: moves a message, as a person does on the page
+		"shares":    (*World).shares,    // shares sales at A: who is in the group
 		"revoke":    (*World).revoke,    // revoke B at A
 		"peers":     (*World).showPeers, // peers at A
 		"members":   (*World).members,   // members at A

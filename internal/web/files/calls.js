@@ -65,14 +65,21 @@ export async function drawMerges(page) {
   const out = [heading("Changed on two sides at once")];
   if (!merges.length) out.push(quiet("None open."));
   for (const m of merges) {
-    const c = card(p(el("strong", null, m.record), m.field ? ": " + m.field : ""), quiet(m.kind + " · in force: " + m.inForce));
+    const c = card(p(el("strong", null, m.record), m.field ? ": " + m.field : ""), quiet(m.kind + " · in force: " + m.inForce), quiet(m.why || ""));
     for (const s of m.sides || []) {
-      c.append(card(p(s.value || "(empty)", s.inForce ? " · in force" : ""), quiet([s.by, s.site && "at " + s.site, when(s.at)].filter(Boolean).join(" · ")),
-        page.button("Keep this", async () => {
+      c.append(card(p(s.value || "(empty)", s.inForce ? " · in force" : ""), quiet([s.was !== undefined && "was " + (s.was || "(empty)"), s.by, s.node && "at " + s.node, s.site && "site " + s.site, when(s.at)].filter(Boolean).join(" · ")),
+        !m.do && page.button("Keep this", async () => {
           await ask("POST", at("merges", m.id, "keep"), { version: s.version });
           await page.redraw();
         }, { "aria-label": "Keep this: " + (s.value || "empty") })));
     }
+    if (m.both) {
+      c.append(card(p(m.both), quiet("what both sides say together"), page.button("Keep both", async () => {
+        await ask("POST", at("merges", m.id, "keep"), { version: "both" });
+        await page.redraw();
+      }, { "aria-label": "Keep both: " + m.both })));
+    }
+    if (m.do) c.append(quiet(m.do));
     out.push(c);
   }
   return out;
