@@ -1,9 +1,12 @@
 package main
 
 import (
+	"bufio"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
+	"net/url"
 	"os"
 	"strings"
 
@@ -234,12 +237,17 @@ func meshCommand(s *settings) *cobra.Command {
 func nodeCommand(s *settings) *cobra.Command {
 	c := &cobra.Command{Use: "node", Short: "Boxes of the fleet"}
 	var dry bool
+	var keep []string
 	revoke := &cobra.Command{
 		Use: "revoke NODE", Short: "Shut a box out of the fleet, for good, and list what it could open", Args: args(1, 1, "the node's name or id"),
+		Long: `Shuts a box out of the fleet, for good. Boxes that it admitted are shut out
+with it, unless --keep says that they are yours.`,
 		RunE: func(cmd *cobra.Command, a []string) error {
 			method, path, done := http.MethodPost, "/revoke", "revoked"
 			if dry {
 				method, path, done = http.MethodGet, "/secrets", "not revoked"
+			} else if len(keep) > 0 {
+				path += "?" + url.Values{"keep": {strings.Join(keep, ",")}}.Encode()
 			}
 			x, err := ask[api.NodeSecrets](cmd, s, method, "/nodes/"+pathEscape(a[0])+path, nil)
 			if err != nil {
@@ -249,8 +257,43 @@ func nodeCommand(s *settings) *cobra.Command {
 		},
 	}
 	revoke.Flags().BoolVar(&dry, "dry-run", false, "only list what it can open")
-	c.AddCommand(revoke)
+	revoke.Flags().StringSliceVar(&keep, "keep", nil, "boxes that it admitted and that stay: all, none, or names")
+	var r api.NodeRights
+	raise := &cobra.Command{
+		Use: "raise NODE", Short: "Give a box more rights, until it is revoked", Args: args(1, 1, "the node's name or id"),
+		RunE: func(cmd *cobra.Command, a []string) error {
+			if !r.Admit && !r.Relay {
+				return usageError{errors.New("say which: --admit, --relay, or both")}
+			}
+			return s.plain(cmd, http.MethodPost, "/nodes/"+pathEscape(a[0])+"/rights", r, "given")
+		},
+	}
+	raise.Flags().BoolVar(&r.Admit, "admit", false, "it may admit boxes to any site, and revoke any")
+	raise.Flags().BoolVar(&r.Relay, "relay", false, "it carries for boxes that cannot be dialled")
+	c.AddCommand(revoke, raise)
 	return c
+}
+
+func recoverCommand(s *settings) *cobra.Command {
+	return &cobra.Command{
+		Use: "recover", Short: "Make this box one that may admit others, with the recovery sheet", Args: args(0, 0, "nothing more: it asks for the words"),
+		Long: `Makes this box one that may admit boxes to any site, and revoke any, when no
+such box is left. It reads the 24 words of the recovery sheet from the standard
+input, on one line or several. They are kept nowhere.`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if x, err := os.Stdin.Stat(); err == nil && x.Mode()&os.ModeCharDevice != 0 {
+				fmt.Fprintln(os.Stderr, "The 24 words of the recovery sheet, then Enter:")
+			}
+			var words []string
+			for in := bufio.NewScanner(io.LimitReader(os.Stdin, 4096)); len(words) < 24 && in.Scan(); {
+				words = append(words, strings.Fields(in.Text())...)
+			}
+			if len(words) == 0 {
+				return usageError{errors.New("no words came; type them, or give them on the standard input")}
+			}
+			return s.plain(cmd, http.MethodPost, "/recovery/use", api.RecoverySheet{Words: words}, "this box may admit others now; next: ccnode node revoke NODE --keep all, for a box that is lost")
+		},
+	}
 }
 
 // secretRows is what a person has to know of a box that is lost.

@@ -53,7 +53,14 @@ type Backend interface {
 	Recovery(ctx context.Context) (Recovery, error)
 	ConfirmRecovery(ctx context.Context, first, last string) error
 
-	RevokeNode(ctx context.Context, by, node string) error
+	// Recover makes this box an issuer of the fleet; for the console only.
+	Recover(ctx context.Context, by string, words []string) error
+
+	// RevokeNode shuts a box out. keep names those of the boxes it admitted that
+	// stay, or is "all" or "none"; empty is refused if there are any.
+	RevokeNode(ctx context.Context, by, node string, keep []string) error
+	// RaiseNode gives a box more rights.
+	RaiseNode(ctx context.Context, by, node string, r NodeRights) error
 	// NodeSecrets is what a box, revoked or not, could open of the sites whose
 	// state is held here.
 	NodeSecrets(ctx context.Context, node string) (NodeSecrets, error)

@@ -161,15 +161,30 @@ func register(h huma.API, b Backend) {
 			}
 			return nil, problem(b.ConfirmRecovery(ctx, in.Body.First, in.Body.Last))
 		})
-	huma.Register(h, op("revoke-node", post, "/nodes/{node}/revoke", "Shut a box out of the fleet for good", "node"),
+	huma.Register(h, op("recover", post, "/recovery/use", "Make this box an issuer with the recovery words; on its own console only", "node"),
+		func(ctx context.Context, in *body[RecoverySheet]) (*none, error) {
+			if err := consoleOnly(ctx); err != nil {
+				return nil, problem(err)
+			}
+			return nil, problem(b.Recover(ctx, by(ctx), in.Body.Words))
+		})
+	huma.Register(h, op("raise-node", post, "/nodes/{node}/rights", "Give a box more rights", "node"),
 		func(ctx context.Context, in *struct {
 			Node string `path:"node" maxLength:"80"`
+			Body NodeRights
+		}) (*none, error) {
+			return nil, problem(b.RaiseNode(ctx, by(ctx), in.Node, in.Body))
+		})
+	huma.Register(h, op("revoke-node", post, "/nodes/{node}/revoke", "Shut a box out of the fleet for good", "node"),
+		func(ctx context.Context, in *struct {
+			Node string   `path:"node" maxLength:"80"`
+			Keep []string `query:"keep" maxItems:"300" doc:"Of the boxes that it admitted, those that stay: all, none, or names"`
 		}) (*body[NodeSecrets], error) {
 			x, err := b.NodeSecrets(ctx, in.Node)
 			if err != nil {
 				return nil, problem(err)
 			}
-			if err := b.RevokeNode(ctx, by(ctx), x.Node); err != nil {
+			if err := b.RevokeNode(ctx, by(ctx), x.Node, in.Keep); err != nil {
 				return nil, problem(err)
 			}
 			name := x.Name                      // the directory forgets a revoked box

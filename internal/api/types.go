@@ -379,6 +379,17 @@ type SiteSecrets struct {
 	Made    []string     `json:"made" doc:"Secrets that are made of the site's key and lie nowhere"`
 }
 
+// NodeRights are given to a box for good, or until it is revoked.
+type NodeRights struct {
+	Admit bool `json:"admit,omitempty" doc:"It may admit boxes to any site, and revoke any"`
+	Relay bool `json:"relay,omitempty" doc:"It carries for boxes that cannot be dialled"`
+}
+
+// RecoverySheet is what was written down when the fleet was founded.
+type RecoverySheet struct {
+	Words []string `json:"words" minItems:"1" maxItems:"48" doc:"24 of them"`
+}
+
 // SecretRotation says whose knowledge is to be made worthless.
 type SecretRotation struct {
 	HeldBy string `json:"heldBy" minLength:"1" maxLength:"80" doc:"Id of a box that was revoked"`

@@ -149,7 +149,7 @@ func (n *Node) warnings(st replica.Status, s api.Status) (out []string) {
 		out = append(out, "this box alone holds the fleet's root key: write the recovery words down (ccnode recovery show), then ccnode recovery confirm")
 	}
 	if len(n.book.Issuers()) < 2 && s.Fleet.Nodes > 1 {
-		out = append(out, "only one box can admit others to the fleet; keep the recovery sheet safe")
+		out = append(out, "only one box can admit others to the fleet; make another one an issuer (ccnode node raise NODE --admit), and keep the recovery sheet safe")
 	}
 	if s.Fleet.Nodes == 1 {
 		out = append(out, "this box is alone: what it holds dies with it; add a second one: ccnode invite create")
@@ -541,21 +541,6 @@ func (b *backend) ConfirmRecovery(ctx context.Context, first, last string) error
 		return api.Invalid("these are not the first and the last word", "read them from your sheet; \"ccnode recovery show\" shows all of them once more")
 	}
 	return forgetRoot(b.n.cfg.Data)
-}
-
-func (b *backend) RevokeNode(ctx context.Context, by, who string) error {
-	id, err := b.n.findNode(who)
-	if err != nil {
-		return api.NotFound(err.Error(), "\"ccnode mesh peers\" shows their names")
-	}
-	if id == b.n.id.Node() {
-		return api.Conflict("a box does not revoke itself", "do it on another one")
-	}
-	if err := b.n.state.RevokeNode(ctx, by, id, "", nil); err != nil {
-		return refuse(err)
-	}
-	b.n.moved(ctx)
-	return nil
 }
 
 // NodeSecrets reads the wraps of the own site and of the sites kept here.

@@ -329,6 +329,7 @@ func (n *Node) equivocal(a, b *crdt.Change) {
 func (n *Node) moved(ctx context.Context) {
 	n.admit()
 	if n.state != nil {
+		n.renewGrant()
 		n.noteSponsors()
 		n.stirExchange()
 	}

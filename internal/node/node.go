@@ -60,7 +60,7 @@ type Node struct {
 	refill bool     // the store was lost; the others fill it
 	before []string // where phones registered before this start, as our own record said; nil: no other place
 
-	memberMu  sync.Mutex // guards what changes in member: Sponsor, Filled
+	memberMu  sync.Mutex // guards what changes in member: Sponsor, Filled, Chain
 	admitting sync.Mutex // held while the mesh is told who belongs to the fleet
 
 	planning sync.Mutex       // guards what follows

@@ -50,10 +50,10 @@ func TestARevokedBoxIsCutOff(t *testing.T) {
 	until(t, "c is linked with the founder", func() bool { return a.n.mesh.Stats(c.peer()).Linked })
 
 	name := "a.s0002.shops.example"
-	if err := b.back.RevokeNode(t.Context(), "boss", name); err == nil {
+	if err := b.back.RevokeNode(t.Context(), "boss", name, nil); err == nil {
 		t.Error("a box without the right to admit to the fleet revokes one of another site")
 	}
-	if err := a.back.RevokeNode(t.Context(), "boss", name); err != nil {
+	if err := a.back.RevokeNode(t.Context(), "boss", name, nil); err != nil {
 		t.Fatal(err)
 	}
 	until(t, "the pair knows of the revocation", func() bool { return b.n.book.Revocation(c.n.id.Node()) != nil })

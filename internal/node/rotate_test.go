@@ -126,7 +126,7 @@ func TestSecretsOfALostBoxAreReplaced(t *testing.T) {
 	}
 	stolen, _ := b.n.state.Keys().Current()
 	b.down()
-	if err := a.back.RevokeNode(t.Context(), "test", lost.String()); err != nil {
+	if err := a.back.RevokeNode(t.Context(), "test", lost.String(), nil); err != nil {
 		t.Fatal(err)
 	}
 	until(t, "a new key is used", func() bool { return !a.n.state.Exposes() })

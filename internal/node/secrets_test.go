@@ -88,7 +88,7 @@ func TestWhatALostBoxCouldOpen(t *testing.T) {
 	// It goes by its id once it is revoked. What is sealed after that, under a key
 	// that it was never given, is not among it.
 	id := b.n.id.Node().String()
-	if err := a.back.RevokeNode(t.Context(), "test", id); err != nil {
+	if err := a.back.RevokeNode(t.Context(), "test", id, nil); err != nil {
 		t.Fatal(err)
 	}
 	until(t, "a new key is used", func() bool { return !a.n.state.Exposes() })

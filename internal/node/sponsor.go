@@ -93,7 +93,7 @@ func (n *Node) serveJoin(s mesh.Stream) {
 		return
 	}
 	fleet := n.book.Fleet()
-	if err := enc.Encode(joinMember{Chain: n.member.Chain, Nonce: nonce, Fleet: fleet[:]}); err != nil {
+	if err := enc.Encode(joinMember{Chain: n.proof(), Nonce: nonce, Fleet: fleet[:]}); err != nil {
 		return
 	}
 	var p joinProof

@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"carrierclass.net/ccnode/crdt"
@@ -16,6 +17,8 @@ import (
 // Engine is the one writer of this node's replicated state. New reads it from
 // disk, Run does the work.
 type Engine struct {
+	renewed atomic.Pointer[crdt.Ref] // the grant this node writes under instead of cfg.Auth
+
 	// set at New, then constant
 	cfg       Config
 	log       *slog.Logger

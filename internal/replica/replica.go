@@ -120,7 +120,7 @@ type Topology interface {
 type Config struct {
 	Node  crdt.NodeID
 	Fleet crdt.FleetID
-	Auth  crdt.Ref                // the grant this node writes under
+	Auth  crdt.Ref                // the grant this node writes under, until UseGrant
 	Sign  func(msg []byte) []byte // Ed25519 with the node's key
 
 	Disk disk.Store

@@ -43,6 +43,17 @@ func (t *turn) local(l *local) bool {
 	return true
 }
 
+// UseGrant makes this node write under another grant of its from now on: one
+// with more rights, or that another issuer gave.
+func (e *Engine) UseGrant(g crdt.Ref) { e.renewed.Store(&g) }
+
+func (e *Engine) grant() crdt.Ref {
+	if g := e.renewed.Load(); g != nil {
+		return *g
+	}
+	return e.cfg.Auth
+}
+
 // make turns a mutation into a signed change, by the law of the actor.
 func (t *turn) make(m *Mutation) (*crdt.Change, error) {
 	e := t.e
@@ -57,7 +68,7 @@ func (t *turn) make(m *Mutation) (*crdt.Change, error) {
 			return nil, err
 		}
 	}
-	c := &crdt.Change{Scope: m.Scope, Node: e.cfg.Node, Actor: e.actor, Auth: e.cfg.Auth, By: m.By, Ext: m.Ext,
+	c := &crdt.Change{Scope: m.Scope, Node: e.cfg.Node, Actor: e.actor, Auth: e.grant(), By: m.By, Ext: m.Ext,
 		Writes: append([]crdt.Write(nil), m.Writes...)}
 	set := view{e}.Set(m.Scope)
 	fresh := !e.cfg.Topo.Holds(m.Scope)

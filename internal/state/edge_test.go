@@ -9,6 +9,7 @@ import (
 
 	"carrierclass.net/ccnode/crdt"
 	"carrierclass.net/ccnode/internal/site"
+	"carrierclass.net/ccnode/internal/trust"
 )
 
 func TestWrongWishesAreRefusedWithTheReason(t *testing.T) {
@@ -210,4 +211,62 @@ func FuzzToken(f *testing.F) {
 		}
 		x.Keep(ctx, "Ann", etag, etag)
 	})
+}
+
+// TestMoreThanOneRevocationCanKeep: the founder of a large fleet is revoked, and
+// all that it admitted stay members, with their ranks.
+func TestMoreThanOneRevocationCanKeep(t *testing.T) {
+	w, a1, a2, b := pairAndB(t)
+	fleet := w.found.ID()
+	var grants []*trust.Grant
+	for range trust.MaxKeeps + 40 {
+		id, err := trust.NewIdentity(w.rand)
+		w.must(err)
+		g, err := a1.m.id.Issue(fleet, a1.m.grant, trust.Name{Key: id.Public(), Seal: id.SealKey(), Site: site.ID{9}, Rights: trust.AdmitSite, Issued: w.now.Unix()}, w.rand)
+		w.must(err)
+		grants = append(grants, g)
+	}
+	w.must(a1.PutTrust(ctx, "Ann", grants...))
+	w.heal()
+	// Without the founder: the sheet makes B an issuer.
+	if err := b.Recover(ctx, "Bob", w.root); err != nil {
+		t.Fatal(err)
+	}
+	g, err := b.m.book.Member(b.node)
+	w.must(err)
+	b.m.grant = g
+	rests := b.m.book.RestOn(a1.node)
+	var keep []crdt.Ref
+	for _, r := range rests {
+		keep = append(keep, r.Grant.ID())
+	}
+	if len(keep) != trust.MaxKeeps+41 { // and the pair's other box
+		t.Fatalf("%d grants rest on the founder", len(keep))
+	}
+	w.must(b.RevokeNode(ctx, "Bob", a1.node, "burnt", keep))
+	w.sync()
+	for _, x := range []*box{a2, b} {
+		for _, old := range grants {
+			now, err := x.m.book.Member(old.Node())
+			if err != nil || now.Nonce != old.Nonce || now.Site != old.Site || now.Rights != old.Rights {
+				t.Fatalf("node %s: %+v, %v", old.Node(), now, err)
+			}
+		}
+		if _, err := x.m.book.Member(a2.node); err != nil {
+			t.Errorf("the pair's other box: %v", err)
+		}
+		if _, err := x.m.book.Member(a1.node); err == nil {
+			t.Error("the founder is a member")
+		}
+	}
+	if err := b.Recover(ctx, "Bob", must(trust.NewRoot(w.rand))); !errors.Is(err, trust.ErrWords) {
+		t.Errorf("another fleet's root: %v", err)
+	}
+}
+
+func must[T any](v T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return v
 }

@@ -384,10 +384,32 @@ func (s *State) PutTrust(ctx context.Context, by string, grants ...*trust.Grant)
 	return nil
 }
 
-// RevokeNode ends a node for good. keeps names grants it gave out that stay.
+// RevokeNode ends a node for good. keeps names grants it gave out that stay;
+// more than one revocation can name are given out anew, by this node. One that
+// this node's own membership rests on must be among them.
 func (s *State) RevokeNode(ctx context.Context, by string, n site.NodeID, reason string, keeps []crdt.Ref) error {
 	if err := s.cfg.Book.MayRevoke(s.node, n); err != nil {
 		return err
+	}
+	keeps = slices.Clone(keeps)
+	var anew []*trust.Grant
+	for _, r := range s.cfg.Book.RestOn(n) {
+		mine := slices.Contains(r.Members, s.node)
+		i := slices.Index(keeps, r.Grant.ID())
+		switch {
+		case mine && i < 0:
+			return fmt.Errorf("revoke node %s: %w: this box itself is a member because of it", n, ErrInvalid)
+		case mine:
+			keeps[0], keeps[i] = keeps[i], keeps[0]
+		case i >= 0:
+			anew = append(anew, r.Grant)
+		}
+	}
+	if len(keeps) > trust.MaxKeeps {
+		if err := s.issueAnew(ctx, by, slices.DeleteFunc(anew, func(g *trust.Grant) bool { return slices.Index(keeps, g.ID()) < trust.MaxKeeps })); err != nil {
+			return err
+		}
+		keeps = keeps[:trust.MaxKeeps]
 	}
 	w, err := (&trust.Revocation{Node: n, Reason: reason, Keeps: keeps}).Write()
 	if err != nil {
@@ -399,6 +421,71 @@ func (s *State) RevokeNode(ctx context.Context, by string, n site.NodeID, reason
 	}
 	s.cfg.Engine.View(func(v View) { s.cfg.Book.Sync(v.Set(crdt.Trust)) })
 	return nil
+}
+
+// issueAnew gives out grants like those, so that their nodes rest on this one.
+func (s *State) issueAnew(ctx context.Context, by string, like []*trust.Grant) error {
+	own, err := s.cfg.Book.Member(s.node)
+	if err != nil {
+		return err
+	}
+	for part := range slices.Chunk(like, 64) {
+		var out []*trust.Grant
+		for _, g := range part {
+			x, err := s.cfg.Identity.Issue(s.cfg.Book.Fleet(), own, g.Like(), lockedRandom{s})
+			if err != nil {
+				return fmt.Errorf("give node %s its grant anew: %w", g.Node(), err)
+			}
+			out = append(out, x)
+		}
+		if err := s.PutTrust(ctx, by, out...); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Raise gives a member more rights: a grant with them beside those it has.
+func (s *State) Raise(ctx context.Context, by string, n site.NodeID, r trust.Rights) error {
+	own, err := s.cfg.Book.Member(s.node)
+	if err != nil {
+		return err
+	}
+	g, err := s.cfg.Book.Member(n)
+	if err != nil {
+		return err
+	}
+	if g.Rights&r == r {
+		return nil
+	}
+	like := g.Like()
+	like.Rights |= r
+	like.Issued = max(s.cfg.Now().Unix(), g.Issued+1)
+	x, err := s.cfg.Identity.Issue(s.cfg.Book.Fleet(), own, like, lockedRandom{s})
+	if err != nil {
+		return fmt.Errorf("give node %s more rights: %w", n, err)
+	}
+	return s.PutTrust(ctx, by, x)
+}
+
+// Recover makes this node an issuer of the whole fleet by a root, whatever became
+// of those there were. The root is kept nowhere.
+func (s *State) Recover(ctx context.Context, by string, root *trust.Root) error {
+	if !s.cfg.Book.Founding().Holds(root) {
+		return fmt.Errorf("%w: they are the sheet of another fleet", trust.ErrWords)
+	}
+	g := s.cfg.Book.Ever(s.node)
+	if g == nil || s.cfg.Book.Revocation(s.node) != nil || s.cfg.Book.Cheats(s.node) {
+		return fmt.Errorf("make node %s an issuer: %w: it was revoked; use another box", s.node, trust.ErrRevoked)
+	}
+	like := g.Like()
+	like.Rights |= trust.AdmitFleet | trust.AdmitSite | trust.Relay
+	like.Issued = max(s.cfg.Now().Unix(), g.Issued+1)
+	x, err := root.Issue(s.cfg.Book.Fleet(), like, lockedRandom{s})
+	if err != nil {
+		return fmt.Errorf("make node %s an issuer: %w", s.node, err)
+	}
+	return s.PutTrust(ctx, by, x)
 }
 
 // Prove puts into the trust scope that a node signed two different changes under

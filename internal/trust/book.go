@@ -2,6 +2,7 @@ package trust
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/ed25519"
 	"fmt"
 	"slices"
@@ -215,6 +216,48 @@ func (b *Book) Cheats(n site.NodeID) bool {
 	b.mu.RLock()
 	defer b.mu.RUnlock()
 	return b.cheats[n]
+}
+
+// A Rest is a grant that a node gave out itself, and the members that would be
+// none without it.
+type Rest struct {
+	Grant   *Grant
+	Members []site.NodeID // by id
+}
+
+// RestOn lists what members rest on a node: whoever revokes it keeps those grants
+// (Revocation.Keeps) or shuts those members out. They are by the grant's node.
+func (b *Book) RestOn(n site.NodeID) (out []Rest) {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	by := map[crdt.Ref]*Rest{}
+	for m := range b.nodes {
+		g, err := b.member(m)
+		if err != nil || m == n {
+			continue
+		}
+		for at := g; at.Parent != (crdt.Ref{}); {
+			parent := b.grants[at.Parent]
+			if parent.Node() == n {
+				id := at.ID()
+				if by[id] == nil {
+					by[id] = &Rest{Grant: at}
+				}
+				by[id].Members = append(by[id].Members, m)
+			}
+			at = parent
+		}
+	}
+	order := func(a, b site.NodeID) int { return bytes.Compare(a[:], b[:]) }
+	for _, r := range by {
+		slices.SortFunc(r.Members, order)
+		out = append(out, *r)
+	}
+	slices.SortFunc(out, func(a, b Rest) int {
+		x, y := a.Grant.ID(), b.Grant.ID()
+		return cmp.Or(order(a.Grant.Node(), b.Grant.Node()), bytes.Compare(x[:], y[:]))
+	})
+	return out
 }
 
 // Revocation returns the one of a node, nil if there is none.

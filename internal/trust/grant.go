@@ -84,6 +84,15 @@ type Name struct {
 	Rights Rights
 	Extra  []Allow
 	Issued int64 // seconds since 1970
+
+	// Nonce is that of the grant that this one replaces, so that the node keeps
+	// its rank; zero: one is drawn.
+	Nonce [8]byte
+}
+
+// Like is what to issue to replace a grant: the same, from another issuer.
+func (g *Grant) Like() Name {
+	return Name{Key: g.Key, Seal: g.Seal, Site: g.Site, Rights: g.Rights, Extra: g.Extra, Issued: g.Issued, Nonce: g.Nonce}
 }
 
 // Issue signs a grant for a box under the issuer's own grant.
@@ -107,9 +116,11 @@ func (r *Root) Issue(fleet crdt.FleetID, n Name, rand io.Reader) (*Grant, error)
 }
 
 func issue(fleet crdt.FleetID, parent crdt.Ref, n Name, rand io.Reader, sign func([]byte) []byte) (*Grant, error) {
-	g := &Grant{Parent: parent, Key: n.Key, Seal: n.Seal, Site: n.Site, Rights: n.Rights, Issued: n.Issued, Extra: n.Extra}
-	if _, err := io.ReadFull(rand, g.Nonce[:]); err != nil {
-		return nil, fmt.Errorf("issue a grant: draw its nonce: %w", err)
+	g := &Grant{Parent: parent, Key: n.Key, Seal: n.Seal, Site: n.Site, Rights: n.Rights, Issued: n.Issued, Extra: n.Extra, Nonce: n.Nonce}
+	if g.Nonce == ([8]byte{}) {
+		if _, err := io.ReadFull(rand, g.Nonce[:]); err != nil {
+			return nil, fmt.Errorf("issue a grant: draw its nonce: %w", err)
+		}
 	}
 	body := g.body()
 	g.raw = append(body, sign(grantMessage(fleet, body))...)

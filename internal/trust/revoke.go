@@ -27,13 +27,15 @@ type wireRevocation struct {
 	Keeps   [][]byte
 }
 
-const maxKeeps = 256
+// MaxKeeps bounds what one revocation keeps; others are issued anew by somebody
+// else before it.
+const MaxKeeps = 256
 
 // Write is the revocation as a write in the trust scope.
 func (r *Revocation) Write() (crdt.Write, error) {
-	if len(r.Keeps) > maxKeeps || len(r.Reason) > 200 {
+	if len(r.Keeps) > MaxKeeps || len(r.Reason) > 200 {
 		return crdt.Write{}, fmt.Errorf("revoke node %s: %w: %d grants kept (at most %d), a reason of %d bytes (at most 200)",
-			r.Node, ErrMalformed, len(r.Keeps), maxKeeps, len(r.Reason))
+			r.Node, ErrMalformed, len(r.Keeps), MaxKeeps, len(r.Reason))
 	}
 	w := wireRevocation{Version: 1, Reason: r.Reason, Keeps: [][]byte{}}
 	for _, k := range r.Keeps {
@@ -51,7 +53,7 @@ func decodeRevocation(w *crdt.Write) (*Revocation, error) {
 	if err := decMode.Unmarshal(w.Value, &v); err != nil {
 		return nil, fmt.Errorf("revocation: %w: %w", ErrMalformed, err)
 	}
-	if v.Version != 1 || len(v.Keeps) > maxKeeps {
+	if v.Version != 1 || len(v.Keeps) > MaxKeeps {
 		return nil, fmt.Errorf("revocation: %w: version %d", ErrMalformed, v.Version)
 	}
 	copy(r.Node[:], w.Record)

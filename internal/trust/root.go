@@ -72,6 +72,12 @@ func RootFromSeed(seed []byte) (*Root, error) {
 	return r, nil
 }
 
+// Wipe forgets the key, as far as a program can.
+func (r *Root) Wipe() {
+	clear(r.seed[:])
+	clear(r.key)
+}
+
 // Public half of the root key.
 func (r *Root) Public() ed25519.PublicKey { return r.key.Public().(ed25519.PublicKey) }
 

@@ -262,10 +262,16 @@ type answer struct {
 // run executes the program as a person would, without a node of its own.
 func run(t *testing.T, args ...string) answer {
 	t.Helper()
+	return typed(t, "", args...)
+}
+
+// typed is run with something on the standard input.
+func typed(t *testing.T, input string, args ...string) answer {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	c := exec.CommandContext(ctx, program, args...)
-	c.Env = clean()
+	c.Env, c.Stdin = clean(), strings.NewReader(input)
 	var out, words bytes.Buffer
 	c.Stdout, c.Stderr = &out, &words
 	err := c.Run()
@@ -280,6 +286,12 @@ func run(t *testing.T, args ...string) answer {
 func (b *box) cli(args ...string) answer {
 	b.t.Helper()
 	return run(b.t, append([]string{"--data", b.data}, args...)...)
+}
+
+// input is cli with something on the standard input.
+func (b *box) input(text string, args ...string) answer {
+	b.t.Helper()
+	return typed(b.t, text, append([]string{"--data", b.data}, args...)...)
 }
 
 // must runs a command that has to work and returns what it printed.

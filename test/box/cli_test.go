@@ -231,6 +231,16 @@ func TestEveryCommand(t *testing.T) {
 		t.Errorf("the root key is still there: %v", err)
 	}
 
+	if a := b.cli("recover"); a.code == 0 {
+		t.Error("recover without words")
+	}
+	if a := b.input("zoo zoo zoo\n", "recover"); a.code != refused || !strings.Contains(a.err, "24") {
+		t.Errorf("recover with three words: exit %d %s", a.code, a.err)
+	}
+	if a := b.input(strings.Join(words24[:12], " ")+"\n"+strings.Join(words24[12:], " ")+"\n", "recover"); a.code != 0 || !strings.Contains(a.out, "may admit") {
+		t.Errorf("recover: exit %d %s%s", a.code, a.out, a.err)
+	}
+
 	// status, and the pair shut out
 	table("me|a.s0001.|pair|b.s0001.|fleet|phones|owed|only here|scope", "status")
 	s := as[api.Status](b, "status")
@@ -242,6 +252,7 @@ func TestEveryCommand(t *testing.T) {
 	if a := b.cli("secrets", "rotate", "--held-by", id, "--yes"); a.code == 0 || !strings.Contains(a.err, "node revoke") {
 		t.Errorf("secrets rotate of a member: exit %d %s", a.code, a.err)
 	}
+	table("given", "node raise --admit "+name)
 	table("the key in use is among them|device|password", "node revoke --dry-run "+name)
 	table("revoked|"+name+"|device|password", "node revoke "+name)
 	table("nothing replaced yet|device|password|--yes", "secrets rotate --held-by "+id)

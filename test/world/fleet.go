@@ -225,7 +225,7 @@ func (w *World) revoke(args []string) ([]string, error) {
 	ctx, cancel := within(10 * time.Second)
 	defer cancel()
 	for _, o := range other {
-		if err := b.api.RevokeNode(ctx, adminsName, o.id.String()); err != nil {
+		if err := b.api.RevokeNode(ctx, adminsName, o.id.String(), []string{"all"}); err != nil {
 			return nil, err
 		}
 	}
