@@ -270,7 +270,7 @@ with it, unless --keep says that they are yours.`,
 	}
 	raise.Flags().BoolVar(&r.Admit, "admit", false, "it may admit boxes to any site, and revoke any")
 	raise.Flags().BoolVar(&r.Relay, "relay", false, "it carries for boxes that cannot be dialled")
-	c.AddCommand(revoke, raise)
+	c.AddCommand(append(salvageCommands(s), revoke, raise)...)
 	return c
 }
 

@@ -73,9 +73,21 @@ func (c *Client) Stream(ctx context.Context, path string) (io.ReadCloser, error)
 	return r.Body, nil
 }
 
+// Put sends bytes as they are.
+func (c *Client) Put(ctx context.Context, path string, body *bytes.Reader) error {
+	r, err := c.send(ctx, http.MethodPut, path, body, "")
+	if err != nil {
+		return err
+	}
+	return r.Body.Close()
+}
+
 func (c *Client) send(ctx context.Context, method, path string, in any, etag string) (*http.Response, error) {
 	var rd io.Reader
-	if in != nil {
+	kind := "application/json"
+	if raw, ok := in.(*bytes.Reader); ok {
+		rd, kind = raw, "application/octet-stream"
+	} else if in != nil {
 		b, err := json.Marshal(in)
 		if err != nil {
 			return nil, fmt.Errorf("encode the request: %w", err)
@@ -87,7 +99,7 @@ func (c *Client) send(ctx context.Context, method, path string, in any, etag str
 		return nil, err
 	}
 	if in != nil {
-		req.Header.Set("Content-Type", "application/json")
+		req.Header.Set("Content-Type", kind)
 	}
 	if etag != "" {
 		req.Header.Set("If-Match", etag)

@@ -90,7 +90,7 @@ func recoverer(next http.Handler, log *slog.Logger) http.Handler {
 				http.Error(w, `{"title":"Internal Server Error","status":500,"detail":"the node made a mistake; see its log"}`, http.StatusInternalServerError)
 			}
 		}()
-		r.Body = http.MaxBytesReader(w, r.Body, 1<<20)
+		r.Body = http.MaxBytesReader(w, r.Body, bodyLimit(r.URL.Path))
 		next.ServeHTTP(w, r)
 	})
 }
@@ -144,6 +144,7 @@ func register(h huma.API, b Backend) {
 		})
 	registerDoctor(h, b)
 	registerGateways(h, b)
+	registerSalvage(h, b)
 	huma.Register(h, op("check", post, "/check", "Try to reach every peer now", "node"),
 		func(ctx context.Context, _ *none) (*none, error) { return nil, problem(b.Check(ctx)) })
 	huma.Register(h, op("get-recovery", get, "/recovery", "The recovery words; on the box's own console only", "node"),
