@@ -38,8 +38,7 @@ type Backend interface {
 	Audio(ctx context.Context, who string, id site.RecordID) (io.ReadCloser, error)
 	MoveMessage(ctx context.Context, by, who string, id site.RecordID, folder string) error
 
-	Merges(ctx context.Context, closed bool) ([]Merge, error)
-	KeepMerge(ctx context.Context, by, id, version string) error
+	Changes
 
 	Bytes(ctx context.Context, over time.Duration) (Bytes, error)
 	RouteTest(ctx context.Context, from, to string) (RouteTest, error)

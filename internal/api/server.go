@@ -318,20 +318,7 @@ func register(h huma.API, b Backend) {
 			return &body[NodeStatus]{n}, problem(err)
 		})
 
-	huma.Register(h, op("list-merges", get, "/merges", "What two sides changed without seeing each other", "merges"),
-		func(ctx context.Context, in *struct {
-			Closed bool `query:"closed"`
-		}) (*body[[]Merge], error) {
-			ms, err := b.Merges(ctx, in.Closed)
-			return &body[[]Merge]{ms}, problem(err)
-		})
-	huma.Register(h, op("keep-merge", post, "/merges/{id}/keep", "Settle a merge by keeping one side", "merges"),
-		func(ctx context.Context, in *struct {
-			ID   string `path:"id" maxLength:"256"`
-			Body KeepMerge
-		}) (*none, error) {
-			return nil, problem(b.KeepMerge(ctx, by(ctx), in.ID, in.Body.Version))
-		})
+	registerChanges(h, b)
 
 	huma.Register(h, op("mesh-bytes", get, "/mesh/bytes", "What the mesh sent and received", "mesh"),
 		func(ctx context.Context, in *struct {

@@ -60,3 +60,59 @@ func (b *backend) KeepMerge(ctx context.Context, by, id, version string) error {
 	}
 	return refuse(err)
 }
+
+func (b *backend) History(_ context.Context, kind, who string) (api.History, error) {
+	h, err := b.n.state.History(kind, who)
+	if err != nil {
+		return api.History{}, unknown(err)
+	}
+	out := api.History{Kind: h.Kind, Record: h.Record, Since: h.Since.UTC(), Changes: []api.HistoryEntry{}}
+	for _, c := range h.Changes {
+		at, _ := b.n.state.Site(c.Site)
+		x := api.HistoryEntry{ID: c.ID.String(), At: c.At.UTC(), By: c.By, Node: b.n.nodeName(c.Node), Site: at.Code}
+		for _, f := range c.Fields {
+			x.Fields = append(x.Fields, field(f))
+		}
+		out.Changes = append(out.Changes, x)
+	}
+	return out, nil
+}
+
+// unknown says where to look for a record that was not found.
+func unknown(err error) error {
+	if errors.Is(err, state.ErrNotFound) {
+		return api.NotFound(err.Error(), "a record of another site is asked for at a box of that site (--api)")
+	}
+	return refuse(err)
+}
+
+func field(f state.FieldEdit) api.HistoryField {
+	out := api.HistoryField{Record: f.Record, Field: f.Field, New: f.New, State: "overwritten"}
+	switch {
+	case f.InForce:
+		out.State = "in-force"
+	case f.Live:
+		out.State = "beside"
+	}
+	if f.Known {
+		out.Old = &f.Old
+	}
+	return out
+}
+
+func (b *backend) Undo(ctx context.Context, by, change string, yes bool) (api.Undone, error) {
+	x, err := b.n.state.Undo(ctx, by, change, yes)
+	switch {
+	case errors.Is(err, state.ErrSince):
+		return api.Undone{}, api.Conflict(err.Error(), "say yes (ccnode undo --yes) to write over that all the same")
+	case errors.Is(err, state.ErrNotFound):
+		return api.Undone{}, api.NotFound(err.Error(), "\"ccnode history\" shows the changes of a record; another box of the site may remember more")
+	case err != nil:
+		return api.Undone{}, refuse(err)
+	}
+	out := api.Undone{Record: x.Record, Fields: []api.HistoryField{}, Left: x.Left}
+	for _, f := range x.Fields {
+		out.Fields = append(out.Fields, field(f))
+	}
+	return out, nil
+}

@@ -42,7 +42,7 @@ type Engine struct {
 	retryPause time.Duration
 
 	// owned by Run
-	forgetAt   time.Time // when history is looked through for what is too old
+	history    memory
 	chores     chores
 	spared     map[crdt.Scope]time.Time // not to be held any more, since when
 	sparedBy   *time.Timer              // fires when that was long enough ago
@@ -81,6 +81,7 @@ type chores struct {
 	dead      [][]byte               // keys of what was forgotten
 	delivered []crdt.ID              // outbox entries a holder has taken
 	cursors   map[cursorKey]struct{} // peers' cursors that changed
+	since     bool                   // the history's beginning is to be written
 }
 
 type pruned struct {
@@ -90,7 +91,7 @@ type pruned struct {
 }
 
 func (c *chores) empty() bool {
-	return len(c.prune) == 0 && len(c.history) == 0 && len(c.delivered) == 0 && len(c.dead) == 0 && len(c.cursors) == 0
+	return len(c.prune) == 0 && len(c.history) == 0 && len(c.delivered) == 0 && len(c.dead) == 0 && len(c.cursors) == 0 && !c.since
 }
 
 // New reads the state from disk. Damage is set aside and reported by Status;
@@ -173,7 +174,7 @@ const choreDelay = time.Second
 // needsCare says whether time alone will bring work: held changes wait for the
 // clock, a failed disk for another try. The mesh is not touched by it.
 func (e *Engine) needsCare() bool {
-	return e.readOnly != nil || len(e.held) > 0 || !e.chores.empty() || len(e.x.stalled) > 0
+	return e.readOnly != nil || e.history.bytes > e.cfg.HistoryBytes || len(e.held) > 0 || !e.chores.empty() || len(e.x.stalled) > 0
 }
 
 // care does what time brings.

@@ -1,8 +1,11 @@
 package replica
 
 import (
-	"errors"
+	"bytes"
+	"cmp"
 	"fmt"
+	"slices"
+	"sync"
 	"time"
 
 	"github.com/fxamacker/cbor/v2"
@@ -78,8 +81,9 @@ func (p *past) export() (Past, bool) {
 		Node: crdt.NodeID(p.Node), By: crdt.Ref(p.Author), Value: p.Value, Ctx: ctx, Flags: crdt.Flags(p.Flags)}}, true
 }
 
-// History calls fn for the displaced versions of a cell, oldest stamp first,
-// or, with the zero Cell, for those of all cells.
+// History calls fn for the displaced versions of a cell, oldest stamp first;
+// without a table and a field, for those of the records of that id; with the
+// zero Cell, for all.
 func (e *Engine) History(cell crdt.Cell, fn func(Past) error) error {
 	// What waits for its transaction goes first.
 	done := e.enqueue(func(*turn) {})
@@ -88,7 +92,11 @@ func (e *Engine) History(cell crdt.Cell, fn func(Past) error) error {
 	case <-e.stopped:
 	}
 	prefix := []byte("h/")
-	if cell != (crdt.Cell{}) {
+	switch {
+	case cell == (crdt.Cell{}):
+	case cell.Field == "" && cell.Table == 0:
+		prefix = keyRecord(cell)
+	default:
 		prefix = keyHistory(cell)
 	}
 	return e.cfg.Disk.View(func(r disk.Reader) error {
@@ -105,44 +113,125 @@ func (e *Engine) History(cell crdt.Cell, fn func(Past) error) error {
 	})
 }
 
-var errEnough = errors.New("enough for one transaction")
+// HistorySince says since when this node remembers every value that was
+// overwritten here: its first start, or the newest one that was forgotten,
+// whatever is later. Older ones may still be there.
+func (e *Engine) HistorySince() time.Time {
+	since := e.history.begin()
+	if old := e.cfg.Now().Add(-e.cfg.HistoryKeep); old.After(since) {
+		since = old
+	}
+	return since
+}
 
-// forgetHistory looks once a day whether history is older than it is kept, and
-// again with the next care if there is more than one transaction of it.
-func (e *Engine) forgetHistory() {
-	now := e.cfg.Now()
-	if e.readOnly != nil || now.Before(e.forgetAt) {
+// memory is how much history there is. What mu does not guard is Run's own.
+type memory struct {
+	mu    sync.Mutex
+	since time.Time
+
+	bytes int       // of keys and values on disk, as last counted, and what came since
+	next  time.Time // when to look again
+}
+
+// recall reads since when there is a history; a new one begins now.
+func (e *Engine) recall(r disk.Reader, now time.Time) {
+	var ms int64
+	b, err := r.Get(keyMemory)
+	if err != nil || cbor.Unmarshal(b, &ms) != nil {
+		e.memorize(now)
+		e.chores.since = true
 		return
 	}
-	e.forgetAt = now.Add(24 * time.Hour)
+	e.memorize(time.UnixMilli(ms))
+}
+
+func (m *memory) begin() time.Time {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.since
+}
+
+func (e *Engine) memorize(at time.Time) {
+	e.history.mu.Lock()
+	e.history.since = at
+	e.history.mu.Unlock()
+}
+
+// forgetHistory looks once a day whether history is older than it is kept, and
+// whenever it is more than there may be; again with the next care if there is
+// more than one transaction of it.
+func (e *Engine) forgetHistory() {
+	now := e.cfg.Now()
+	if e.readOnly != nil || now.Before(e.history.next) && e.history.bytes <= e.cfg.HistoryBytes {
+		return
+	}
+	e.history.next = now.Add(24 * time.Hour)
 	more, err := e.expireHistory(now)
 	switch {
 	case err != nil:
 		e.log.Warn("Old history was not removed", "err", err)
 	case more:
-		e.forgetAt = now
+		e.history.next = now
 	}
 }
 
-// expireHistory removes what is older than it is kept, a part at a time.
+// expireHistory removes what is older than it is kept, and the oldest of what
+// is too much, a part at a time.
 func (e *Engine) expireHistory(now time.Time) (more bool, err error) {
-	limit := now.Add(-e.cfg.HistoryKeep).UnixMilli()
-	var b disk.Batch
-	err = e.cfg.Disk.View(func(r disk.Reader) error {
-		return r.Scan([]byte("h/"), func(key, value []byte) error {
-			var p past
-			if cbor.Unmarshal(value, &p) != nil || p.At < limit {
-				if b.Len() >= turnOps {
-					more = true
-					return errEnough
+	type item struct {
+		at   int64
+		size int
+	}
+	var all []item
+	total := 0
+	each := func(fn func(key []byte, at int64, size int)) error {
+		return e.cfg.Disk.View(func(r disk.Reader) error {
+			return r.Scan([]byte("h/"), func(key, value []byte) error {
+				var p past
+				if cbor.Unmarshal(value, &p) != nil {
+					p.At = 0 // of no use to anybody
 				}
-				b.Delete(append([]byte(nil), key...))
-			}
-			return nil
+				fn(key, p.At, len(key)+len(value))
+				return nil
+			})
 		})
-	})
-	if err != nil && !errors.Is(err, errEnough) || b.Len() == 0 {
+	}
+	if err := each(func(_ []byte, at int64, size int) { all, total = append(all, item{at, size}), total+size }); err != nil {
 		return false, err
 	}
-	return more, e.cfg.Disk.Commit(&b)
+	e.history.bytes = total
+	limit := now.Add(-e.cfg.HistoryKeep).UnixMilli() // what is older goes
+	if total > e.cfg.HistoryBytes {
+		slices.SortFunc(all, func(a, b item) int { return cmp.Compare(a.at, b.at) })
+		for i := 0; total > e.cfg.HistoryBytes*3/4 && i < len(all); i++ { // not again at once
+			total -= all[i].size
+			limit = max(limit, all[i].at+1)
+		}
+	}
+	var b disk.Batch
+	gone, newest := 0, int64(0)
+	err = each(func(key []byte, at int64, size int) {
+		switch {
+		case at >= limit:
+		case b.Len() >= turnOps:
+			more = true
+		default:
+			b.Delete(bytes.Clone(key))
+			gone, newest = gone+size, max(newest, at)
+		}
+	})
+	if err != nil || b.Len() == 0 {
+		return false, err
+	}
+	since := e.history.begin()
+	if at := time.UnixMilli(max(newest, limit-1)); at.After(since) {
+		since = at
+		b.Put(keyMemory, encode(at.UnixMilli()))
+	}
+	if err := e.cfg.Disk.Commit(&b); err != nil {
+		return false, err
+	}
+	e.memorize(since)
+	e.history.bytes -= gone
+	return more, nil
 }

@@ -24,7 +24,8 @@ import (
 var (
 	keyActor   = []byte("s/actor")
 	keyClock   = []byte("s/clock")
-	keyDoubt   = []byte("s/doubt") // there while a neighbour is still to be asked what the disk lost
+	keyMemory  = []byte("s/memory") // since when history is complete, ms
+	keyDoubt   = []byte("s/doubt")  // there while a neighbour is still to be asked what the disk lost
 	keyMachine = []byte("s/machine")
 	keyNode    = []byte("s/node")
 )
@@ -66,11 +67,17 @@ func parsePeer(key []byte) (peer Peer, s crdt.Scope, ok bool) {
 	return peer, crdt.Scope(key[len(peer):]), true
 }
 
-func keyHistory(c crdt.Cell) []byte {
+// keyRecord begins the keys of a record's history.
+func keyRecord(c crdt.Cell) []byte {
 	key := []byte("h/")
-	for _, s := range []string{string(c.Scope), c.Record, c.Field} {
+	for _, s := range []string{string(c.Scope), c.Record} {
 		key = append(append(key, byte(len(s))), s...)
 	}
+	return key
+}
+
+func keyHistory(c crdt.Cell) []byte {
+	key := append(append(keyRecord(c), byte(len(c.Field))), c.Field...)
 	return binary.BigEndian.AppendUint16(key, c.Table)
 }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"github.com/fxamacker/cbor/v2"
@@ -165,6 +166,8 @@ func (e *Engine) reload() error {
 
 func (e *Engine) readChanges(r disk.Reader, now time.Time) error {
 	prefix := len("c/")
+	e.recall(r, now)
+	stamps := map[crdt.ID]crdt.Stamp{}
 	return r.Scan([]byte("c/"), func(key, raw []byte) error {
 		c, err := crdt.Decode(bytes.Clone(raw))
 		if err != nil || len(key) != prefix+len(crdt.ID{}) || c.ID() != crdt.ID(key[prefix:]) {
@@ -176,12 +179,22 @@ func (e *Engine) readChanges(r disk.Reader, now time.Time) error {
 		sc.stored.Add(c.ID())
 		sc.sizes(c)
 		e.clock.witness(c.Stamp)
+		stamps[c.ID()] = c.Stamp
+		fx.Displaced = slices.DeleteFunc(fx.Displaced, func(d crdt.Displaced) bool { return e.remembered(r, d, stamps[d.By]) })
 		e.settle(sc, fx, now)
 		if !fx.Live {
 			e.prune(sc, c.ID())
 		}
 		return nil
 	})
+}
+
+// remembered says whether a version that a start finds covered is in the
+// history already, or was and is forgotten: a change of which one write is
+// covered lies on the disk as long as another is not.
+func (e *Engine) remembered(r disk.Reader, d crdt.Displaced, by crdt.Stamp) bool {
+	_, err := r.Get(keyDisplaced(d.Cell, d.Version.Stamp, d.Version.ID))
+	return err == nil || !time.UnixMilli(by.Millis()).After(e.HistorySince())
 }
 
 func (e *Engine) readArrivals(r disk.Reader, hurt map[crdt.Scope]bool) error {

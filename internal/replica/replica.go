@@ -171,7 +171,10 @@ type Config struct {
 	Verifiers   int           // goroutines that verify signatures; default 2
 	Coalesce    time.Duration // how long a change may wait for others on its way out; default 50 ms
 	HistoryKeep time.Duration // displaced versions are kept this long; default 90 days
-	MaxHeld     int           // held changes kept at most; default 20,000
+	// HistoryBytes is how much of them is kept on disk; the oldest go first.
+	// Default 32 MB, about 100,000 values.
+	HistoryBytes int
+	MaxHeld      int // held changes kept at most; default 20,000
 }
 
 func (c *Config) defaults() error {
@@ -204,6 +207,9 @@ func (c *Config) defaults() error {
 	}
 	if c.HistoryKeep == 0 {
 		c.HistoryKeep = 90 * 24 * time.Hour
+	}
+	if c.HistoryBytes == 0 {
+		c.HistoryBytes = 32 << 20
 	}
 	if c.MaxHeld == 0 {
 		c.MaxHeld = 20_000

@@ -113,7 +113,13 @@ func (t *turn) takeChores() {
 		h := e.chores.history[0]
 		e.chores.history = e.chores.history[1:]
 		t.did.history = append(t.did.history, h)
-		t.batch.Put(h.key(), encode(h))
+		key, value := h.key(), encode(h)
+		t.batch.Put(key, value)
+		e.history.bytes += len(key) + len(value)
+	}
+	if e.chores.since {
+		t.batch.Put(keyMemory, encode(e.history.begin().UnixMilli()))
+		t.after = append(t.after, func() { e.chores.since = false })
 	}
 	for len(e.chores.history) == 0 && len(e.chores.prune) > 0 && t.batch.Len() < turnOps/2 {
 		p := e.chores.prune[0]

@@ -80,8 +80,10 @@ type Config struct {
 	Random   io.Reader // may be used by one goroutine at a time
 	Log      *slog.Logger
 	Synced   func() bool                                     // whether somebody sets the clock: without, nothing is purged for its age. Nil: always
-	History  func(cell crdt.Cell, fn func(Past) error) error // zero cell: all
-	Raw      func(crdt.ID) ([]byte, error)                   // a live change as it was signed. Nil: none is known
+	History  func(cell crdt.Cell, fn func(Past) error) error // zero cell: all; without table and field: of the record
+	// HistorySince says since when History has everything that was overwritten here. Nil: since ever.
+	HistorySince func() time.Time
+	Raw          func(crdt.ID) ([]byte, error) // a live change as it was signed. Nil: none is known
 
 	// Keeper: Site is another's, which this node keeps. Of the fleet's directory
 	// only what is Site's is indexed, and nothing is put in order: its own nodes

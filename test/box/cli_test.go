@@ -314,6 +314,23 @@ func TestAStaleEditIsKept(t *testing.T) {
 	if ms := as[[]api.Merge](b, "merges", "--closed"); len(ms) != 1 || !ms[0].Closed || ms[0].ClosedBy == nil || ms[0].ClosedBy.By != "console" || ms[0].ClosedBy.Value != "Anna" {
 		t.Errorf("merges --closed: %+v", ms)
 	}
+	// history and undo
+	has(t, "history 201", b.must("history", "201"), "CHANGE", "name", "Hannah", "Anna", "in force", "overwritten", "console", "user 0001201", "since")
+	h := as[api.History](b, "history", "user", "201")
+	if h.Kind != "user" || h.Since.IsZero() || len(h.Changes) < 4 || h.Changes[0].Fields[0].Old == nil || *h.Changes[0].Fields[0].Old != "Hannah" || h.Changes[0].Fields[0].New != "Anna" {
+		t.Errorf("history: %+v", h)
+	}
+	if a := b.cli("undo", h.Changes[1].ID); a.code != refused || !strings.Contains(a.err, "changed since") || !strings.Contains(a.err, "--yes") {
+		t.Errorf("undo over a younger edit: %+v", a)
+	}
+	has(t, "undo", b.must("undo", h.Changes[0].ID), "undone", "name", "was Anna", "is Hannah")
+	if u, _ := ask[api.User](b, "GET", "/users/201", nil); u.Name != "Hannah" {
+		t.Errorf("undone: %q", u.Name)
+	}
+	if a := b.cli("undo", "--yes", h.Changes[0].ID); a.code != refused || !strings.Contains(a.err, "nothing left") {
+		t.Errorf("undone twice: %+v", a)
+	}
+	b.must("user", "set", "201", "--name", "Anna")
 	// A wrong token is refused rather than taken for "saw nothing".
 	var e *api.Error
 	name := "X"

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"carrierclass.net/ccnode/internal/api"
 	"carrierclass.net/ccnode/internal/site"
 )
 
@@ -117,4 +118,80 @@ func (w *World) shares(args []string) ([]string, error) {
 	}
 	slices.Sort(names)
 	return []string{b.name + ": " + g.Name + " is " + strings.Join(names, " ")}, nil
+}
+
+// history ana name at A tells who changed a field, newest first; without a
+// field, all of them.
+func (w *World) history(args []string) (out []string, err error) {
+	b, args, err := w.at(args)
+	if err == nil && (len(args) < 1 || len(args) > 2) {
+		err = errors.New("write it like: history ana name at A")
+	}
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := within(time.Second)
+	defer cancel()
+	h, err := b.api.History(ctx, "", w.id(args[0]))
+	if err != nil {
+		_, why, _ := strings.Cut(err.Error(), ": ") // not the id
+		return []string{b.name + ": " + why}, nil
+	}
+	for _, c := range h.Changes {
+		for _, f := range c.Fields {
+			if len(args) == 2 && f.Field != strings.ReplaceAll(args[1], "_", " ") {
+				continue
+			}
+			old := "?"
+			if f.Old != nil {
+				old = fmt.Sprintf("%q", *f.Old)
+			}
+			out = append(out, fmt.Sprintf("%s: %s %s: %s -> %q by %s at box %s, %s", b.name, c.At.UTC().Format("15:04"), f.Field, old, f.New, c.By, c.Node, f.State))
+		}
+	}
+	return append(out, fmt.Sprintf("%s: remembers since %s", b.name, h.Since.UTC().Format("15:04"))), nil
+}
+
+// undo ana name 1 at A [yes] undoes the newest change, or an older one, of that field.
+func (w *World) undo(args []string) ([]string, error) {
+	yes := len(args) > 0 && args[len(args)-1] == "yes"
+	if yes {
+		args = args[:len(args)-1]
+	}
+	b, args, err := w.at(args)
+	if err == nil {
+		err = need(args, 3, "undo ana name 1 at A")
+	}
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := within(10 * time.Second)
+	defer cancel()
+	h, err := b.api.History(ctx, "", w.id(args[0]))
+	if err != nil {
+		return nil, err
+	}
+	n, _ := strconv.Atoi(args[2])
+	for _, c := range h.Changes {
+		for _, f := range c.Fields {
+			if f.Field != strings.ReplaceAll(args[1], "_", " ") {
+				continue
+			}
+			if n--; n != 0 {
+				continue
+			}
+			x, err := b.api.Undo(ctx, b.who(), c.ID, yes)
+			var e *api.Error
+			if errors.As(err, &e) {
+				_, what, _ := strings.Cut(e.Error(), ": ") // the change's id differs from run to run
+				return []string{b.name + ": refused: " + what}, nil
+			}
+			var out []string
+			for _, f := range x.Fields {
+				out = append(out, fmt.Sprintf("%s: %s of %s was %q, is %q", b.name, f.Field, f.Record, *f.Old, f.New))
+			}
+			return out, err
+		}
+	}
+	return nil, fmt.Errorf("%s was not changed so often", args[1])
 }

@@ -51,6 +51,8 @@ func init() {
 		"delete":    (*World).remove,    // delete bob at A
 		"file":      (*World).file,      // file ana 1 trash at A: moves a message, as a person does on the page
 		"shares":    (*World).shares,    // shares sales at A: who is in the group
+		"history":   (*World).history,   // history ana forward_all at A: who changed it
+		"undo":      (*World).undo,      // undo ana name 1 at A [yes]: the newest change of that field
 		"revoke":    (*World).revoke,    // revoke B at A
 		"peers":     (*World).showPeers, // peers at A
 		"members":   (*World).members,   // members at A

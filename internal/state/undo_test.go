@@ -1,0 +1,278 @@
+package state
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"carrierclass.net/ccnode/crdt"
+	"carrierclass.net/ccnode/internal/site"
+)
+
+// told writes a history as lines.
+func told(t *testing.T, b *box, kind, who string) (out []string) {
+	t.Helper()
+	h, err := b.History(kind, who)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range h.Changes {
+		for _, f := range c.Fields {
+			old := f.Old
+			if !f.Known {
+				old = "?"
+			}
+			line := fmt.Sprintf("%s: %s %s -> %s", c.By, f.Field, old, f.New)
+			if f.InForce {
+				line += " *"
+			} else if f.Live {
+				line += " +"
+			}
+			out = append(out, line)
+		}
+	}
+	return out
+}
+
+func wantLines(t *testing.T, what string, got []string, want ...string) {
+	t.Helper()
+	if strings.Join(got, "\n") != strings.Join(want, "\n") {
+		t.Errorf("%s:\n%s\nwant:\n%s", what, strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+}
+
+// last is the id of the newest change that touched a field.
+func last(t *testing.T, b *box, who, field string) crdt.ID {
+	t.Helper()
+	h, err := b.History("", who)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range h.Changes {
+		for _, f := range c.Fields {
+			if f.Field == field {
+				return c.ID
+			}
+		}
+	}
+	t.Fatalf("nobody changed the %s of %s", field, who)
+	return crdt.ID{}
+}
+
+func (b *box) undo(t *testing.T, id crdt.ID, over bool) (Undone, error) {
+	t.Helper()
+	return b.Undo(context.Background(), "Bob Builder", id.String(), over)
+}
+
+func TestHistoryTellsWhoChangedWhat(t *testing.T) {
+	w, a1, a2, b := pairAndB(t)
+	u := w.create(a1, "201", "Ana")
+	w.heal()
+	w.set(a1, u.ID, "", Patch{Name: ptr("Anna"), ForwardAll: ptr("202")})
+	w.heal()
+	w.set(a2, u.ID, "", Patch{Name: ptr("Anne"), PIN: ptr("1234")})
+	w.heal()
+	for _, x := range []*box{a1, a2} {
+		got := told(t, x, "user", "201")
+		var name []string
+		for _, l := range got {
+			if strings.Contains(l, " name ") || strings.Contains(l, "forward") || strings.Contains(l, "PIN") {
+				name = append(name, l)
+			}
+		}
+		wantLines(t, "history", name, "Ann: name Anna -> Anne *", "Ann: PIN "+shownSecret+" -> "+shownSecret+" *",
+			"Ann: name Ana -> Anna", "Ann: forward all (none) -> 202 *", "Ann: name (none) -> Ana", "Ann: PIN "+shownSecret+" -> "+shownSecret)
+		for _, l := range got {
+			if strings.Contains(l, "1234") {
+				t.Errorf("a secret is shown: %s", l)
+			}
+		}
+	}
+	// A box that came later never saw what was overwritten, and does not make it up.
+	late := w.box(siteA, "")
+	late.m.history = nil // what was pruned is not sent to it
+	h, err := late.History("", "Anne")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range h.Changes {
+		for _, f := range c.Fields {
+			if f.Field == "name" && (f.Known || f.New != "Anne") {
+				t.Errorf("a new box says the name was %q", f.Old)
+			}
+		}
+	}
+	if _, err := late.undo(t, last(t, late, "201", "name"), true); !errors.Is(err, ErrNotFound) || user(t, late, u.ID).Name != "Anne" {
+		t.Errorf("undo of what it never saw: %v", err)
+	}
+	for who, want := range map[string]error{"nobody": ErrNotFound, "": ErrNotFound} {
+		if _, err := a1.History("", who); !errors.Is(err, want) {
+			t.Errorf("history of %q: %v", who, err)
+		}
+	}
+	if _, err := b.History("", u.Number); !errors.Is(err, ErrOtherSite) {
+		t.Errorf("history at another site: %v", err)
+	}
+	if _, err := a1.History("planet", "201"); !errors.Is(err, ErrInvalid) {
+		t.Errorf("history of a planet: %v", err)
+	}
+}
+
+func TestUndoNeverGoesOverAYoungerEdit(t *testing.T) {
+	w, a1, a2, _ := pairAndB(t)
+	u := w.create(a1, "201", "Ana")
+	w.set(a1, u.ID, "", Patch{ForwardAll: ptr("202"), Name: ptr("Anna")})
+	id := last(t, a1, "201", "forward all")
+	w.tick(time.Second)
+	w.heal()
+	if _, err := a2.Set(context.Background(), "Chi", u.ID, "", Patch{ForwardAll: ptr("203")}); err != nil {
+		t.Fatal(err)
+	}
+	w.heal()
+	if _, err := a1.undo(t, id, false); !errors.Is(err, ErrSince) || !strings.Contains(err.Error(), `"203"`) || !strings.Contains(err.Error(), "Chi") {
+		t.Errorf("undo over a younger edit: %v", err)
+	}
+	if x := user(t, a1, u.ID); x.ForwardAll != "203" || x.Name != "Anna" {
+		t.Errorf("a refused undo wrote something: %+v", x)
+	}
+	done, err := a1.undo(t, id, true)
+	if err != nil || len(done.Fields) != 2 {
+		t.Fatalf("undo: %+v %v", done, err)
+	}
+	w.heal()
+	for _, x := range []*box{a1, a2} {
+		if got := user(t, x, u.ID); got.ForwardAll != "" || got.Name != "Ana" || len(merges(t, x, false)) != 0 {
+			t.Errorf("after the undo: %q %q, %d merges", got.ForwardAll, got.Name, len(merges(t, x, false)))
+		}
+	}
+	if _, err := a1.undo(t, id, false); !errors.Is(err, ErrState) {
+		t.Errorf("undone twice: %v", err)
+	}
+	// An undo is a change, and can be undone by who sees it.
+	if _, err := a2.undo(t, last(t, a2, "201", "name"), false); err != nil {
+		t.Fatal(err)
+	}
+	if got := user(t, a2, u.ID); got.ForwardAll != "203" || got.Name != "Anna" {
+		t.Errorf("the undo undone: %q %q", got.ForwardAll, got.Name)
+	}
+	// An undo that meets an edit it has not seen is a merge, not a loss.
+	w.heal()
+	w.set(a2, u.ID, "", Patch{Name: ptr("Annika")})
+	if _, err := a1.undo(t, last(t, a1, "201", "name"), false); err != nil {
+		t.Fatal(err)
+	}
+	w.heal()
+	if ms := merges(t, a1, false); len(ms) != 1 || ms[0].Field != "name" {
+		t.Errorf("merges: %+v", ms)
+	}
+	for _, bad := range []string{"", "12", "zzzzzzzzzzzz", strings.Repeat("a", 5000)} {
+		if _, err := a1.Undo(context.Background(), "Ann", bad, true); err == nil {
+			t.Errorf("change %.20q was undone", bad)
+		}
+	}
+}
+
+func TestUndoOfADeleteRestoresAndOfADisableNeedsToHaveSeenIt(t *testing.T) {
+	w, a1, a2, b := pairAndB(t)
+	u := w.create(a1, "201", "Ana")
+	w.heal()
+	w.set(a1, u.ID, "", Patch{Deleted: ptr(true)})
+	w.heal()
+	if len(b.Lookup("0001201")) != 0 {
+		t.Fatal("not deleted")
+	}
+	if _, err := a2.undo(t, last(t, a2, "201", "deleted"), false); err != nil {
+		t.Fatal(err)
+	}
+	w.heal()
+	if len(b.Lookup("0001201")) != 1 || user(t, a1, u.ID).Deleted {
+		t.Error("the undo of a delete did not restore")
+	}
+	// Disabled here; disabled there, too, unseen: the undo of one leaves the other.
+	w.set(a1, u.ID, "", Patch{Disabled: ptr(true)})
+	id := last(t, a1, "201", "disabled")
+	w.set(a2, u.ID, "", Patch{Disabled: ptr(true)})
+	if _, err := a1.undo(t, id, false); err != nil {
+		t.Fatal(err)
+	}
+	w.heal()
+	for _, x := range []*box{a1, a2} {
+		if !user(t, x, u.ID).Disabled {
+			t.Error("an undo enabled somebody whom another had disabled, unseen")
+		}
+	}
+	// Both seen: the other one is undone.
+	ms := merges(t, a1, false)
+	if len(ms) != 1 || ms[0].Field != "disabled" || ms[0].InForce != "yes" {
+		t.Fatalf("merges: %+v", ms)
+	}
+	for _, d := range ms[0].Sides {
+		if d.InForce {
+			id = d.Change
+		}
+	}
+	if _, err := a1.undo(t, id, false); !errors.Is(err, ErrSince) {
+		t.Errorf("undo of one side of an open merge: %v", err)
+	}
+	if _, err := a1.undo(t, id, true); err != nil {
+		t.Fatal(err)
+	}
+	w.heal()
+	if user(t, a2, u.ID).Disabled {
+		t.Error("still disabled")
+	}
+	// What made a record is not undone, nor is a secret brought back.
+	h, _ := a1.History("user", "201")
+	if _, err := a1.undo(t, h.Changes[len(h.Changes)-1].ID, true); !errors.Is(err, ErrState) || !strings.Contains(err.Error(), "delete it") {
+		t.Errorf("undo of a creation: %v", err)
+	}
+	w.set(a1, u.ID, "", Patch{PIN: ptr("9999")})
+	if _, err := a1.undo(t, last(t, a1, "201", "PIN"), true); !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), "secret") {
+		t.Errorf("undo of a PIN: %v", err)
+	}
+}
+
+func TestUndoOfRecordsKeepsThemValid(t *testing.T) {
+	w, a1, a2, _ := pairAndB(t)
+	ctx := context.Background()
+	u1, u2 := w.create(a1, "201", "Ana"), w.create(a1, "202", "Ben")
+	g, err := Create(ctx, a1.State, "Ann", site.Group{Head: site.Head{Name: "sales"}, Number: "300", Members: []string{u1.ID.String(), u2.ID.String()}})
+	w.must(err)
+	change := func(fn func(*site.Group)) {
+		t.Helper()
+		w.tick(time.Second)
+		_, err := Change(ctx, a1.State, "Ann", g.ID, "", func(v *site.Group) error { fn(v); return nil })
+		w.must(err)
+	}
+	change(func(v *site.Group) { v.Members = []string{u1.ID.String()} })
+	w.heal()
+	wantLines(t, "history", told(t, a2, "group", "sales")[:1], "Ann: members 0001202 Ben in -> not in *")
+	if _, err := a2.undo(t, last(t, a2, "sales", "members 0001202 Ben"), false); err != nil {
+		t.Fatal(err)
+	}
+	w.heal()
+	if v, _ := Get[site.Group](a1.State, g.ID); len(v.Members) != 2 {
+		t.Errorf("members: %v", v.Members)
+	}
+	change(func(v *site.Group) { v.Number = "301" })
+	id := last(t, a1, "sales", "number")
+	w.create(a1, "300", "Eve")
+	if _, err := a1.undo(t, id, false); !errors.Is(err, ErrTaken) {
+		t.Errorf("a number that somebody else has was taken back: %v", err)
+	}
+	change(func(v *site.Group) { v.Deleted = true })
+	w.heal()
+	if _, err := a2.undo(t, last(t, a2, "sales", "deleted"), false); err != nil {
+		t.Fatal(err)
+	}
+	w.heal()
+	if v, ok := Peek[site.Group](a1.State, g.ID); !ok || v.Number != "301" || len(a1.Lookup("0001301")) != 1 {
+		t.Errorf("restored: %+v", v)
+	}
+	if len(merges(t, a1, false)) != 0 {
+		t.Errorf("merges: %+v", merges(t, a1, false))
+	}
+}
