@@ -47,6 +47,7 @@ type Lab struct {
 	hosts []*Host
 	procs []*Process
 	last  map[string]byte // last address given at a site
+	line  *line           // between the sites; nil: as fast as the machine
 }
 
 var labs int // number of labs this process has built; tests of a lab are not parallel

@@ -174,3 +174,58 @@ func TestProcessOnHost(t *testing.T) {
 		t.Error("a command without an end ended")
 	}
 }
+
+func TestLine(t *testing.T) {
+	l := New(t, "a", "b")
+	a, b := l.Host("a", "a1"), l.Host("b", "b1")
+	l.Line(64, 300*time.Millisecond)
+	rx, err := b.Listen(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer rx.Close()
+	tx, err := a.Dial("udp", rx.LocalAddr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tx.Close()
+	before, start := l.Wan(), time.Now()
+	for range 20 { // of 628 octets each, 78.5 ms at 64 kbit/s; a second and one packet more waits
+		tx.Write(make([]byte, 600))
+	}
+	var first, last time.Duration
+	n := 0
+	for ; ; n++ {
+		rx.SetReadDeadline(time.Now().Add(time.Second))
+		if _, _, err := rx.ReadFrom(make([]byte, 2000)); err != nil {
+			break
+		}
+		if last = time.Since(start); n == 0 {
+			first = last
+		}
+	}
+	near := func(what string, is, want time.Duration) {
+		if is < want-20*time.Millisecond || is > want+150*time.Millisecond {
+			t.Errorf("the %s packet came after %v, want %v", what, is, want)
+		}
+	}
+	near("first", first, 229*time.Millisecond)
+	near("last", last, 1170*time.Millisecond)
+	if n < 13 || n > 14 {
+		t.Errorf("%d packets came, want 13: a second of them, and no more", n)
+	}
+	if c := l.Wan().Since(before)[[2]string{"a", "b"}].UDP; c.Packets != int64(n) {
+		t.Errorf("%d packets counted, %d came", c.Packets, n)
+	}
+	l.Cut("b")
+	tx.Write([]byte("cut"))
+	rx.SetReadDeadline(time.Now().Add(600 * time.Millisecond))
+	if _, _, err := rx.ReadFrom(make([]byte, 2000)); err == nil {
+		t.Error("a packet came through the cut")
+	}
+	l.Heal()
+	l.Line(0, 100*time.Millisecond)
+	if !exchange(t, a, b, 1) {
+		t.Error("nothing comes after the cut")
+	}
+}

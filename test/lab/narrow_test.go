@@ -1,0 +1,111 @@
+package lab
+
+import (
+	"fmt"
+	"net/http"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"carrierclass.net/ccnode/internal/api"
+	"carrierclass.net/ccnode/test/lab/labkit"
+)
+
+// A line of 64 kbit/s each way with a round trip of 300 ms is full both ways, with
+// recordings and with changes that catch up. Each call to a user of the other site
+// rings that user's telephone: none is diverted to a mailbox, or refused, because
+// the site was taken for dead.
+func TestCallsOverAFullLine(t *testing.T) {
+	const ringLimit = 3 * time.Second // of any call
+	calls, leavers, speech := long(14, 200), long(2, 6), long(25*time.Second, 60*time.Second)
+	l := labkit.New(t, "a", "b")
+	a1 := found(l, "a", "a1")
+	b1 := join(l, "b", "b1", a1, "--site", "0002")
+	far := map[*labkit.Node]*labkit.Host{a1: l.Host("a", "phones-a"), b1: l.Host("b", "phones-b")}
+	callers := map[*labkit.Node]*labkit.Baresip{}
+	for _, n := range []*labkit.Node{a1, b1} {
+		n.User("202", "--name", "Away")
+		callers[n] = registered(t, far[n], n.Account(n.User("201", "--name", "Caller"), 600), 440)
+		load(t, n, 300, 50)
+	}
+	l.AwaitSettled(45*time.Second, a1, b1)
+	l.Line(64, 300*time.Millisecond)
+
+	var all, busy sync.WaitGroup
+	for _, n := range []*labkit.Node{a1, b1} {
+		for i := range leavers {
+			p := registered(t, far[n], n.Account(n.User(ext(210+i)), 600), 500+100*i)
+			all.Go(func() { leave(t, p, "202", speech) })
+		}
+	}
+	all.Wait()
+	l.Within(40*time.Second, "recordings are on their way", func() bool {
+		t.Logf("%+v %+v", a1.Status().Owed, b1.Status().Owed)
+		time.Sleep(500*time.Millisecond)
+		return b1.Status().Owed.Blobs > 0 && a1.Status().Owed.Blobs > 0
+	})
+	stop := make(chan struct{})
+	end := sync.OnceFunc(func() { close(stop); busy.Wait() })
+	defer end()
+	for _, n := range []*labkit.Node{a1, b1} { // what a backlog is: more changes than the line carries
+		busy.Go(func() {
+			for i := 0; ; i++ {
+				select {
+				case <-stop:
+					return
+				case <-time.After(30 * time.Millisecond):
+				}
+				name := fmt.Sprintf("Seller %d of a name that is not short", i)
+				if err := n.Ask(http.MethodPatch, "/users/"+ext(300+i%50), api.UserPatch{Name: &name}, &api.User{}); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	time.Sleep(5 * time.Second) // the backlog grows
+	before, start := l.Wan(), time.Now()
+	var took []time.Duration
+	diverted := 0
+	for i := range calls {
+		from, to, number := callers[a1], callers[b1], "80002201"
+		if i%2 == 1 {
+			from, to, number = callers[b1], callers[a1], "80001201"
+		}
+		mark, rings, dialled := from.Mark(), to.Mark(), time.Now()
+		from.Dial(number)
+		if _, ok := to.Await2(rings, "CALL_INCOMING", 10*time.Second); !ok {
+			diverted++
+			from.Await(mark, "CALL_ESTABLISHED|CALL_CLOSED", 5*time.Second)
+			from.Hangup()
+			time.Sleep(time.Second)
+			continue
+		}
+		took = append(took, time.Since(dialled))
+		from.Hangup()
+		from.Await(mark, "CALL_CLOSED", 5*time.Second)
+		to.Await(rings, "CALL_CLOSED", 10*time.Second)
+		time.Sleep(300 * time.Millisecond)
+	}
+	elapsed, d := time.Since(start), l.Wan().Since(before)
+	owed := b1.Status().Owed.Blobs > 0 && a1.Status().Owed.Blobs > 0
+	end()
+	slices.Sort(took)
+	rate := func(from, to string) float64 {
+		return float64(d[[2]string{from, to}].All().Bytes) * 8 / elapsed.Seconds() / 1000
+	}
+	if len(took) == 0 {
+		t.Fatalf("all of %d calls were diverted", calls)
+	}
+	t.Logf("%d of %d calls diverted; the others ring after median %v, worst %v; meanwhile %.0f and %.0f of 64 kbit/s",
+		diverted, calls, took[len(took)/2].Round(time.Millisecond), took[len(took)-1].Round(time.Millisecond), rate("a", "b"), rate("b", "a"))
+	if diverted > 0 {
+		t.Errorf("%d of %d calls were diverted, want none", diverted, calls)
+	}
+	if w := took[len(took)-1]; w > ringLimit {
+		t.Errorf("a telephone rings after %v, want %v", w, ringLimit)
+	}
+	if !owed || rate("a", "b") < 45 || rate("b", "a") < 45 {
+		t.Errorf("the line was not full all the time (recordings owed both ways: %v): the test says nothing", owed)
+	}
+}
