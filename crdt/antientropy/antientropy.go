@@ -102,6 +102,18 @@ type Message struct {
 	// Quiet: the peer waits for this very message, so that nothing need
 	// acknowledge it.
 	Quiet bool
+	// Batch numbers the batches of a scope on this link, from 1; 0: this is none.
+	// Its acknowledgement is told in Ready.Answered.
+	Batch uint64
+	Scope crdt.Scope // of the batch
+	Size  int        // bytes of its changes
+}
+
+// Answered says that a peer has stored a batch.
+type Answered struct {
+	Peer  Peer
+	Scope crdt.Scope
+	Batch uint64
 }
 
 // Incoming are changes a peer sent. They must be stored together with the
@@ -127,6 +139,7 @@ type Ready struct {
 	Equal     []Scoped // a peer whose content equals ours, after comparing
 	Differ    []Scoped // a peer whose content differs though everything was exchanged
 	Clocks    []Clock  // what peers said their clocks show, when they said it
+	Answered  []Answered
 }
 
 // A Clock is a peer's hybrid logical clock, as it told it in its hello.
@@ -154,12 +167,14 @@ type Drop struct {
 	Why  error
 }
 
+// LeastWindow is the smallest that Pace takes.
+const LeastWindow = 2 << 10
+
 const (
-	// window bounds what is unacknowledged on one link, per scope: about two
-	// seconds of a 64 kbit/s line, so that a call's signalling, which has a
-	// connection of its own, never waits long for the line.
+	// window bounds the changes that are unacknowledged on one link, in bytes,
+	// until Pace says what the line carries.
 	window = 16 << 10
-	batch  = 8 << 10
+	batch  = 8 << 10 // at most in one message
 
 	// maxWants bounds how often a peer may ask for everything on one link; an
 	// honest one does it once for each hello.
@@ -197,6 +212,7 @@ type peer struct {
 	guest  []crdt.Scope
 	own    []crdt.Scope // Shared without them: our own wish
 	doubt  bool         // we may lack what it knows to have told us: see Doubt
+	window int          // bytes that may be unacknowledged; 0: not known
 	linked bool
 	heard  bool   // its hello arrived on this link
 	link   uint64 // counts the links
@@ -246,11 +262,13 @@ type exchange struct {
 	done     *done      // the last one we heard
 	sketch   *sketching // the contents are being reconciled
 	give     []crdt.ID  // to be sent although the peer's cursor is past them
+	express
 }
 
 type bound struct {
-	n    uint64
-	size int
+	n       uint64
+	size    int
+	express int // changes of it that went ahead of others
 }
 
 func (p *peer) count(s crdt.Scope) *counts {
@@ -424,6 +442,7 @@ func (m *Machine) receive(p *peer, body []byte) error {
 			}
 			x.acked, x.sent, x.inflight, x.bounds, x.stale, x.differs = 0, 0, 0, nil, x.batches, true
 			x.skipped, x.sketch, x.give = false, nil, nil
+			x.express = express{seen: m.view.Head(crdt.Scope(w.Scope))}
 			delete(p.clear, crdt.Scope(w.Scope))
 			x.echo = m.view.Head(crdt.Scope(w.Scope)) // it may have lost its own
 		}
@@ -524,6 +543,7 @@ func (m *Machine) hello(p *peer, h hello) error {
 		}
 		c := p.count(s)
 		x := &exchange{counts: c, stale: c.batches}
+		x.seen = m.view.Head(s)
 		p.scopes[s] = x
 		delete(p.clear, s)
 		fp := m.view.Fingerprint(s)
@@ -555,6 +575,7 @@ func (m *Machine) acked(p *peer, s crdt.Scope, n uint64) {
 		return // of a batch that was never sent
 	}
 	c.answered++
+	m.ready.Answered = append(m.ready.Answered, Answered{p.Peer, s, c.answered})
 	x := p.scopes[s]
 	if x == nil || c.answered <= x.stale || n > x.sent {
 		return
@@ -562,10 +583,14 @@ func (m *Machine) acked(p *peer, s crdt.Scope, n uint64) {
 	for len(x.bounds) > 0 && x.bounds[0].n <= n {
 		last := x.bounds[0].n == n && x.bounds[0].size > 0 // several may have that number
 		x.inflight -= x.bounds[0].size
+		x.ahead -= x.bounds[0].express
 		x.bounds = x.bounds[1:]
 		if last {
 			break
 		}
+	}
+	for len(x.bounds) > 0 && x.bounds[0].size == 0 { // nothing had to be sent for these
+		n, x.bounds = max(n, x.bounds[0].n), x.bounds[1:]
 	}
 	if n > x.acked {
 		x.acked = n

@@ -28,7 +28,8 @@ func (m *Machine) pumpPeer(p *peer) {
 		if x == nil {
 			continue
 		}
-		for x.inflight < window && m.next(p, s, x) {
+		m.hurry(p, s, x)
+		for p.flying() < p.mayFly() && m.next(p, s, x) {
 		}
 		if x.inflight > 0 && s == crdt.Trust {
 			return // nothing that needs a grant goes before the grants
@@ -43,13 +44,17 @@ func (m *Machine) next(p *peer, s crdt.Scope, x *exchange) bool {
 	if len(x.give) > 0 {
 		return m.given(p, s, x)
 	}
-	as := m.view.After(s, x.sent, batch)
+	as := m.view.After(s, x.sent, p.batch())
 	if len(as) == 0 {
 		return false
 	}
 	msg := batchMsg{Scope: []byte(s)}
 	size, all := 0, true
 	for _, a := range as {
+		if x.went(a.N) {
+			msg.N = a.N
+			continue
+		}
 		if a.From != p.Peer || a.N <= x.echo {
 			b, err := m.view.Bytes(a.ID)
 			if err != nil {
@@ -72,15 +77,22 @@ func (m *Machine) next(p *peer, s crdt.Scope, x *exchange) bool {
 			x.acked = msg.N
 			m.ready.Acked = append(m.ready.Acked, Ack{p.Peer, s, msg.N})
 		} else {
-			x.bounds = append(x.bounds, bound{msg.N, 0})
+			x.bounds = append(x.bounds, bound{n: msg.N})
 		}
 		return all
 	}
-	x.batches++
-	x.inflight += size
-	x.bounds = append(x.bounds, bound{msg.N, size})
-	m.send(p, kindBatch, msg)
+	m.sendBatch(p, s, x, msg, bound{n: msg.N, size: size})
 	return all
+}
+
+// sendBatch sends changes, and counts them as being on their way.
+func (m *Machine) sendBatch(p *peer, s crdt.Scope, x *exchange, msg batchMsg, b bound) {
+	x.batches++
+	x.inflight += b.size
+	x.bounds = append(x.bounds, b)
+	m.send(p, kindBatch, msg)
+	o := &m.ready.Messages[len(m.ready.Messages)-1]
+	o.Batch, o.Scope, o.Size = x.batches, s, b.size
 }
 
 // compare ends an exchange that began with different fingerprints. Whoever has

@@ -223,7 +223,7 @@ func (m *Machine) wantAll(p *peer, s crdt.Scope) { m.send(p, kindWant, wantMsg{S
 func (m *Machine) given(p *peer, s crdt.Scope, x *exchange) bool {
 	msg := batchMsg{Scope: []byte(s), N: x.sent}
 	size := 0
-	for len(x.give) > 0 && size < batch {
+	for len(x.give) > 0 && size < p.batch() {
 		b, err := m.view.Bytes(x.give[0])
 		if err != nil {
 			break // later
@@ -237,9 +237,6 @@ func (m *Machine) given(p *peer, s crdt.Scope, x *exchange) bool {
 	if len(msg.Changes) == 0 {
 		return false
 	}
-	x.batches++
-	x.inflight += size
-	x.bounds = append(x.bounds, bound{x.sent, size})
-	m.send(p, kindBatch, msg)
+	m.sendBatch(p, s, x, msg, bound{n: x.sent, size: size})
 	return true
 }

@@ -114,7 +114,7 @@ func (m *Machine) send(p *peer, kind byte, msg any) {
 		panic(fmt.Sprintf("encode message %d: %v", kind, err)) // our own types
 	}
 	quiet := kind == kindAck || kind == kindPushed
-	m.ready.Messages = append(m.ready.Messages, Message{p.Peer, p.sent.seal(kind, b), quiet})
+	m.ready.Messages = append(m.ready.Messages, Message{Peer: p.Peer, Body: p.sent.seal(kind, b), Quiet: quiet})
 }
 
 // seal writes a message in the shortest way there is.

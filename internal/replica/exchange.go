@@ -76,6 +76,7 @@ type contact struct {
 	next    time.Time // next dial, zero if none is due
 	equal   map[crdt.Scope]time.Time
 	differ  map[crdt.Scope]time.Time
+	pace    pace          // owned by Run
 	ahead   time.Duration // its clock before ours, at its last hello
 	refused error         // why its link was dropped by us
 }
@@ -190,7 +191,9 @@ func (x *exchange) handle(ev mesh.Event) {
 	x.mu.Unlock()
 	switch ev.Kind {
 	case mesh.LinkUp:
+		c.pace.reset()
 		x.machine.LinkUp(peer)
+		x.machine.Pace(peer, c.pace.window)
 	case mesh.LinkDown:
 		x.forgetQueue(peer)
 		x.machine.LinkDown(peer)
@@ -338,7 +341,7 @@ func (x *exchange) drain() {
 			}
 		}
 		r := x.machine.Ready()
-		if len(r.Incoming)+len(r.Acked)+len(r.Delivered)+len(r.Messages)+len(r.Drop)+len(r.Dial)+len(r.Offered)+len(r.Equal)+len(r.Differ)+len(r.Clocks) == 0 {
+		if len(r.Incoming)+len(r.Acked)+len(r.Delivered)+len(r.Messages)+len(r.Drop)+len(r.Dial)+len(r.Offered)+len(r.Equal)+len(r.Differ)+len(r.Clocks)+len(r.Answered) == 0 {
 			return
 		}
 		for _, in := range r.Incoming {
@@ -360,7 +363,11 @@ func (x *exchange) drain() {
 			x.e.mu.Unlock()
 			x.e.chores.delivered = append(x.e.chores.delivered, r.Delivered...)
 		}
+		x.fit(r.Answered)
 		for _, m := range r.Messages {
+			if m.Batch != 0 {
+				x.paceOf(m.Peer).sent(m, x.e.cfg.Now())
+			}
 			if x.e.cfg.Mesh != nil {
 				x.e.cfg.Mesh.Send(mesh.Frame{Peer: mesh.PeerID(m.Peer), Class: mesh.Urgent, Body: m.Body, Quiet: m.Quiet})
 				x.await(m.Peer)
@@ -401,6 +408,21 @@ func (x *exchange) drain() {
 			}
 		}
 		x.arm()
+	}
+}
+
+func (x *exchange) paceOf(p Peer) *pace {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return &x.contact(p).pace
+}
+
+// fit tells the machine what the lines carry.
+func (x *exchange) fit(answered []antientropy.Answered) {
+	for _, a := range answered {
+		if p := x.paceOf(a.Peer); p.answered(a, x.e.cfg.Now()) {
+			x.machine.Pace(a.Peer, p.window)
+		}
 	}
 }
 
@@ -496,8 +518,8 @@ func (x *exchange) take(in antientropy.Incoming) {
 	x.enqueue(d)
 }
 
-// maxWaiting bounds the bytes of one peer that wait to be stored; its window is
-// 16 kB a scope if it is honest.
+// maxWaiting bounds the bytes of one peer that wait to be stored; an honest one
+// has at most 256 kB under way.
 const maxWaiting = 4 << 20
 
 // waiting is how much of a peer waits to be stored.
