@@ -22,9 +22,9 @@ func (p *peer) mayFly() int {
 	return p.window
 }
 
-// batch is the size of one message: two fit the window, so that the line does
-// not wait for the acknowledgement of one.
-func (p *peer) batch() int { return min(max(p.mayFly()/2, LeastWindow/2), batch) }
+// batch is the size of one message: two fit the window, the last change of each
+// included, so that the line does not wait for the acknowledgement of one.
+func (p *peer) batch() int { return min(p.mayFly()*2/5, batch) }
 
 // flying is how much is unacknowledged on the link.
 func (p *peer) flying() (bytes int) {
@@ -32,6 +32,12 @@ func (p *peer) flying() (bytes int) {
 		bytes += x.inflight
 	}
 	return bytes
+}
+
+// room says whether one more batch may go.
+func (p *peer) room() bool {
+	n := p.flying()
+	return n == 0 || n+p.batch() <= p.mayFly()
 }
 
 // express is what of a scope goes ahead of a backlog: a few changes that came
@@ -68,7 +74,7 @@ func (m *Machine) hurry(p *peer, s crdt.Scope, x *exchange) {
 	head := m.view.Head(s)
 	from := max(x.seen, x.sent)
 	x.seen = max(head, x.seen)
-	if head <= from || x.sent == 0 || x.skipped || from == x.sent && len(x.give) == 0 && p.flying() < p.mayFly() {
+	if head <= from || x.sent == 0 || x.skipped || from == x.sent && len(x.give) == 0 && p.room() {
 		return // nothing came, or it does not wait
 	}
 	as := m.view.After(s, from, fewBytes)

@@ -29,7 +29,7 @@ func (m *Machine) pumpPeer(p *peer) {
 			continue
 		}
 		m.hurry(p, s, x)
-		for p.flying() < p.mayFly() && m.next(p, s, x) {
+		for p.room() && m.next(p, s, x) {
 		}
 		if x.inflight > 0 && s == crdt.Trust {
 			return // nothing that needs a grant goes before the grants

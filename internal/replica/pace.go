@@ -14,17 +14,19 @@ import (
 const (
 	firstWindow = 4 << 10 // half a second of a line of 64 kbit/s
 	mostWindow  = 256 << 10
-	// Recordings make way at half of these (blobs.go): a line that both want
-	// carries changes.
-	growBelow   = 150 * time.Millisecond
-	shrinkAbove = 350 * time.Millisecond
-	pacedMost   = time.Minute // what took longer was no line, but a clock that was set
+	// Beyond the quickest, which may be that of a small one: others wait for
+	// about half a second on a thin line.
+	growBelow   = 200 * time.Millisecond
+	shrinkAbove = 400 * time.Millisecond
+	forget      = 20 * time.Minute // the latency counts for so long: the way may have become another one
+	pacedMost   = time.Minute      // what took longer was no line, but a clock that was set
 )
 
 // pace is what is known of the line to one peer.
 type pace struct {
 	window int
 	least  time.Duration // that a batch took until it was acknowledged; 0: none was
+	last   time.Time     // when one was
 	shrunk time.Time     // what was sent before says nothing new
 	flying map[batchKey]batchSent
 	bytes  int // of flying
@@ -41,15 +43,8 @@ type batchSent struct {
 	full bool // the window was
 }
 
-// reset forgets what was on its way on an earlier link, and the latency: it may be
-// another way now. The window stays: it is most probably the same line.
-func (p *pace) reset() {
-	p.flying, p.bytes, p.least, p.shrunk = map[batchKey]batchSent{}, 0, 0, time.Time{}
-	if p.window == 0 {
-		p.window = firstWindow
-	}
-	p.window = min(p.window, 8*firstWindow)
-}
+// reset forgets what was known of an earlier link: it may be another line now.
+func (p *pace) reset() { *p = pace{window: firstWindow, flying: map[batchKey]batchSent{}} }
 
 func (p *pace) sent(m antientropy.Message, now time.Time) {
 	if p.flying == nil {
@@ -75,15 +70,20 @@ func (p *pace) answered(a antientropy.Answered, now time.Time) bool {
 	if p.least == 0 || took < p.least {
 		p.least = max(took, time.Microsecond)
 	} else {
-		p.least += p.least / 256 // the way may have become another one
+		p.least += time.Duration(float64(p.least) * min(now.Sub(p.last).Seconds()/forget.Seconds(), 1))
 	}
+	p.last = now
 	before := p.window
 	switch waited := took - p.least; {
 	case waited > shrinkAbove && b.at.After(p.shrunk):
 		p.window = max(int(int64(p.window)*int64(shrinkAbove)/int64(waited)), p.window/4, antientropy.LeastWindow)
 		p.shrunk = now
 	case waited < growBelow && b.full:
-		p.window = min(p.window+b.size, mostWindow)
+		more := b.size // doubles in a round trip
+		if !p.shrunk.IsZero() {
+			more = b.size * b.size / p.window / 2
+		}
+		p.window = min(p.window+more, mostWindow)
 	}
 	return p.window != before
 }

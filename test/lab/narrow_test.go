@@ -116,3 +116,79 @@ func TestCallsOverAFullLine(t *testing.T) {
 		t.Errorf("the line was not full all the time (recordings owed both ways: %v): the test says nothing", owed)
 	}
 }
+
+// A site has been cut off while five thousand changes were made elsewhere. While
+// they catch up at 64 kbit/s, what a person changes now is at the other site as
+// soon as over an idle line, almost: it does not wait for its turn.
+func TestAnEditPassesABacklog(t *testing.T) {
+	const (
+		users = 560 // and what a person sets of each
+		limit = 2 * time.Second
+	)
+	l := labkit.New(t, "a", "b")
+	a1 := found(l, "a", "a1")
+	b1 := join(l, "b", "b1", a1, "--site", "0002")
+	a1.User("201", "--name", "Ana")
+	load(t, a1, 300, 50)
+	l.AwaitSettled(45*time.Second, a1, b1)
+	l.Cut("b")
+	var making sync.WaitGroup
+	numbers := make(chan int)
+	for range 50 {
+		making.Go(func() {
+			for i := range numbers {
+				err := a1.Ask(http.MethodPost, "/users", api.NewUser{Number: ext(i), Name: fmt.Sprintf("Seller %d", i), Password: "Lab-Password-17"}, &api.User{})
+				ring, yes, to, class := 30+i%60, true, "201", "national"
+				for _, p := range []api.UserPatch{{RingSeconds: &ring}, {AlwaysPIN: &yes}, {ForwardBusy: &to}, {ForwardOffline: &to}, {ForwardNoAnswer: &to}, {Class: &class}, {DoNotDisturb: &yes}} {
+					if err == nil {
+						err = a1.Ask(http.MethodPatch, "/users/"+ext(i), p, &api.User{})
+					}
+				}
+				if err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	for i := range users {
+		numbers <- 400 + i
+	}
+	close(numbers)
+	making.Wait()
+	owed := a1.Status().Owed.Changes
+	l.Line(64, 300*time.Millisecond)
+	l.Heal()
+	start, before := time.Now(), l.Wan()
+	l.Within(90*time.Second, "the backlog is on its way", func() bool {
+		return l.Wan().Since(before)[[2]string{"a", "b"}].All().Bytes > 20_000
+	})
+	var took []time.Duration
+	since := time.Now()
+	before = l.Wan()
+	for i := range long(8, 20) {
+		time.Sleep(1500 * time.Millisecond)
+		name := fmt.Sprintf("Ana %d", i)
+		if err := a1.Ask(http.MethodPatch, "/users/0001201", api.UserPatch{Name: &name}, &api.User{}); err != nil {
+			t.Error(err)
+		}
+		took = append(took, l.Within(150*time.Second, name+" is at the other site", func() bool {
+			var u api.User
+			return b1.Get("/users/0001201", &u) == nil && u.Name == name
+		}))
+		if a1.Status().Owed.Changes == 0 {
+			t.Fatalf("all had arrived after %v: the measurement says nothing; an edit took %v", time.Since(start), took)
+		}
+	}
+	rate := float64(l.Wan().Since(before)[[2]string{"a", "b"}].All().Bytes) * 8 / time.Since(since).Seconds() / 1000
+	slices.Sort(took)
+	t.Logf("%d changes owed at the heal; an edit is at the other site after median %v, worst %v; meanwhile %.0f of 64 kbit/s; %d still owed %v after the heal", owed, took[len(took)/2].Round(time.Millisecond),
+		took[len(took)-1].Round(time.Millisecond), rate, a1.Status().Owed.Changes, time.Since(start).Round(time.Second))
+	if w := took[len(took)-1]; w > limit {
+		t.Errorf("an edit takes %v behind a backlog, want %v", w, limit)
+	}
+	if rate < 45 {
+		t.Errorf("the backlog uses %.0f of 64 kbit/s", rate)
+	}
+	l.Line(0, 0)
+	l.AwaitSettled(60*time.Second, a1, b1)
+}
