@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"maps"
 	"slices"
+	"strings"
 
 	"carrierclass.net/ccnode/crdt/mutant"
 )
@@ -351,6 +352,17 @@ func (s *Set) Fields(table uint16, rec string) []string {
 // Records lists the records of a table that have a version or a final, sorted.
 func (s *Set) Records(table uint16) []string {
 	return slices.Sorted(maps.Keys(s.tables[table]))
+}
+
+// Begins lists the records of a table whose names begin with prefix, sorted.
+func (s *Set) Begins(table uint16, prefix string) (out []string) {
+	for name := range s.tables[table] {
+		if strings.HasPrefix(name, prefix) {
+			out = append(out, name)
+		}
+	}
+	slices.Sort(out)
+	return out
 }
 
 // Final returns the final of a record, if it has one.

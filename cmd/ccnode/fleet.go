@@ -67,7 +67,7 @@ func statusRows(t *table, st api.Status) {
 	for _, sc := range st.Scopes {
 		done := ""
 		if !sc.Complete {
-			done = "still filling"
+			done = fmt.Sprintf("still filling: %d %%", sc.Percent)
 		}
 		t.row("scope", sc.Scope, fmt.Sprintf("%d changes", sc.Changes), sc.Fingerprint, done)
 	}

@@ -72,6 +72,9 @@ type View interface {
 	Acked(Peer, crdt.Scope) uint64
 	// Outbox lists changes of scopes not held here, oldest first.
 	Outbox() []Out
+	// First lists live changes of a scope that a peer that has nothing of it
+	// needs before all others, in the order in which it needs them.
+	First(Peer, crdt.Scope) []crdt.ID
 	Clock() crdt.Stamp // own HLC, told to the peer
 	// IDs lists the live changes of a scope, in any order; it is only asked for
 	// when the contents of two nodes differ.
@@ -140,6 +143,7 @@ type Ready struct {
 	Differ    []Scoped // a peer whose content differs though everything was exchanged
 	Clocks    []Clock  // what peers said their clocks show, when they said it
 	Answered  []Answered
+	Heads     []Ack // the last numbers that peers said they have, in their hellos
 }
 
 // A Clock is a peer's hybrid logical clock, as it told it in its hello.
@@ -541,6 +545,7 @@ func (m *Machine) hello(p *peer, h hello) error {
 			}
 			continue
 		}
+		m.ready.Heads = append(m.ready.Heads, Ack{p.Peer, s, hs.Head})
 		c := p.count(s)
 		x := &exchange{counts: c, stale: c.batches}
 		x.seen = m.view.Head(s)
@@ -564,6 +569,9 @@ func (m *Machine) hello(p *peer, h hello) error {
 			// A neighbour that is new, or whose disk is an old one, and that has
 			// about as much as we: probably the same.
 			x.acked, x.sent, x.skipped = head, head, true
+		}
+		if x.acked == 0 && hs.Head < worthComparing {
+			x.give = m.view.First(p.Peer, s)
 		}
 	}
 	return nil

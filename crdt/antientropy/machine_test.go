@@ -13,6 +13,7 @@ import (
 
 // box is a node of the model: a set, an arrival index, cursors, and a machine.
 type box struct {
+	first   []crdt.ID
 	id      Peer
 	m       *Machine
 	set     *crdt.Set
@@ -61,8 +62,9 @@ func (b *box) Acked(p Peer, s crdt.Scope) uint64 { return b.ack[Scoped{p, s}] }
 func (b *box) Outbox() []Out                     { return b.out }
 func (b *box) Clock() crdt.Stamp                 { return b.stamp }
 
-func (b *box) IDs(crdt.Scope) []crdt.ID { return b.set.IDs() }
-func (b *box) SketchKey() riblt.Key     { return riblt.Key{1, b.id[0], byte(b.epoch)} }
+func (b *box) IDs(crdt.Scope) []crdt.ID         { return b.set.IDs() }
+func (b *box) First(Peer, crdt.Scope) []crdt.ID { return b.first }
+func (b *box) SketchKey() riblt.Key             { return riblt.Key{1, b.id[0], byte(b.epoch)} }
 
 func (b *box) restart() {
 	b.epoch++

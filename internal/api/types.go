@@ -134,7 +134,8 @@ type ScopeStatus struct {
 	Scope       string `json:"scope" example:"site:0001"`
 	Changes     int    `json:"changes"`
 	Fingerprint string `json:"fingerprint" doc:"Equal on two nodes when they hold the same"`
-	Complete    bool   `json:"complete" doc:"Caught up with at least one holder since joining"`
+	Complete    bool   `json:"complete" doc:"Caught up with at least one holder since the start, or no other holder is known"`
+	Percent     int    `json:"percent" doc:"How far it has come, of what the other holders have; 100 when complete"`
 }
 
 // User is a person, or a place, that can be called.

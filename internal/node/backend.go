@@ -119,7 +119,7 @@ func (b *backend) Status(context.Context) api.Status {
 			x, _ := n.state.Site(site.ID(id))
 			label = "site:" + x.Code
 		}
-		out.Scopes = append(out.Scopes, api.ScopeStatus{Scope: label, Changes: s.Changes, Fingerprint: s.Fingerprint.String(), Complete: s.Holds})
+		out.Scopes = append(out.Scopes, api.ScopeStatus{Scope: label, Changes: s.Changes, Fingerprint: s.Fingerprint.String(), Complete: s.Filling.Done(), Percent: s.Filling.Percent()})
 	}
 	for _, ref := range n.blobs.List() {
 		if len(n.fetch.Acked(ref)) == 0 {

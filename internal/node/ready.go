@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"time"
 
+	"carrierclass.net/ccnode/crdt"
 	"carrierclass.net/ccnode/internal/disk"
 	"carrierclass.net/ccnode/internal/replica"
 	"carrierclass.net/ccnode/internal/site"
@@ -171,7 +172,7 @@ func (n *Node) putNode(ctx context.Context) error {
 // fill waits for what a newcomer must have. One that was here before does not
 // wait: what it has is on its disk.
 func (n *Node) fill(ctx context.Context) error {
-	if n.filled() || n.revoked() != nil {
+	if n.filled() && !n.refill && n.member.Filled || n.revoked() != nil {
 		return n.revoked()
 	}
 	n.web.doing("waiting for the fleet's data")
@@ -182,7 +183,7 @@ func (n *Node) fill(ctx context.Context) error {
 	defer tick.Stop()
 	again := n.now()
 	told := false
-	for !n.filled() {
+	for !n.filled() || !n.ownHere() {
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
@@ -211,6 +212,13 @@ func (n *Node) revoked() error {
 		return nil
 	}
 	return fmt.Errorf("this box was revoked, the others do not talk to it any more: set the folder %s aside, start empty, and join with a new invite", n.cfg.Data)
+}
+
+// ownHere says that what the telephones of our site need is here: trust and the
+// site's own state, as far as the others had it when they said hello. The
+// directory of the fleet fills later, and status says how far it is.
+func (n *Node) ownHere() bool {
+	return n.engine.Filling(crdt.Trust).Done() && n.engine.Filling(crdt.SiteScope(n.member.Site)).Done()
 }
 
 func (n *Node) filled() bool {

@@ -61,6 +61,7 @@ type exchange struct {
 	mu    sync.Mutex // guards what follows, read by Status
 	peers map[Peer]*contact
 	acked map[cursorKey]uint64 // as in cursors
+	taken map[cursorKey]uint64 // as in cursors
 }
 
 // contact is what is known of reaching one peer.
@@ -76,9 +77,10 @@ type contact struct {
 	next    time.Time // next dial, zero if none is due
 	equal   map[crdt.Scope]time.Time
 	differ  map[crdt.Scope]time.Time
-	pace    pace          // owned by Run
-	ahead   time.Duration // its clock before ours, at its last hello
-	refused error         // why its link was dropped by us
+	pace    pace                  // owned by Run
+	heads   map[crdt.Scope]uint64 // its last numbers, at its last hello
+	ahead   time.Duration         // its clock before ours, at its last hello
+	refused error                 // why its link was dropped by us
 }
 
 func (x *exchange) init(e *Engine) {
@@ -87,7 +89,7 @@ func (x *exchange) init(e *Engine) {
 	x.queues = map[Peer][]*delivery{}
 	x.dirty = map[crdt.Scope]bool{}
 	x.peers = map[Peer]*contact{}
-	x.acked = map[cursorKey]uint64{}
+	x.acked, x.taken = map[cursorKey]uint64{}, map[cursorKey]uint64{}
 	x.submit = make(chan *delivery, 1024)
 	x.machine = antientropy.New(machineView{e})
 }
@@ -155,7 +157,7 @@ func (x *exchange) note(k cursorKey) {
 func (x *exchange) contact(p Peer) *contact {
 	c := x.peers[p]
 	if c == nil {
-		c = &contact{equal: map[crdt.Scope]time.Time{}, differ: map[crdt.Scope]time.Time{}}
+		c = &contact{equal: map[crdt.Scope]time.Time{}, differ: map[crdt.Scope]time.Time{}, heads: map[crdt.Scope]uint64{}}
 		x.peers[p] = c
 	}
 	return c
@@ -386,6 +388,9 @@ func (x *exchange) drain() {
 		}
 		now := x.e.cfg.Now()
 		x.mu.Lock()
+		for _, h := range r.Heads {
+			x.contact(h.Peer).heads[h.Scope] = h.N
+		}
 		for _, s := range r.Equal {
 			x.contact(s.Peer).equal[s.Scope] = now
 			delete(x.contact(s.Peer).differ, s.Scope)

@@ -307,7 +307,9 @@ func (e *Engine) readRest(r disk.Reader, hurt map[crdt.Scope]bool) error {
 				return err
 			}
 			e.x.setAcked(cursorKey{peer, name}, c.Acked)
+			e.x.setTaken(cursorKey{peer, name}, c.Taken.N)
 			if hurt[name] {
+				e.x.setTaken(cursorKey{peer, name}, 0)
 				*c = cursors{Acked: c.Acked}
 				e.x.note(cursorKey{peer, name})
 			}

@@ -60,6 +60,13 @@ func (v machineView) Fingerprint(s crdt.Scope) crdt.Fingerprint {
 
 func (v machineView) IDs(s crdt.Scope) []crdt.ID { return view{v.e}.Set(s).IDs() }
 
+func (v machineView) First(p Peer, s crdt.Scope) []crdt.ID {
+	if v.e.cfg.First == nil {
+		return nil
+	}
+	return v.e.cfg.First(view{v.e}, p, s)
+}
+
 func (v machineView) SketchKey() riblt.Key { return v.e.x.sketchKey }
 
 func (v machineView) Epoch() uint32 { return v.e.x.epoch }

@@ -112,7 +112,10 @@ func (t *turn) delivery(d *delivery) bool {
 		next := *t.e.x.cursor(d.peer, d.scope)
 		next.Taken = *d.cursor
 		t.batch.Put(keyPeer(d.peer, d.scope), encode(next))
-		t.after = append(t.after, func() { t.e.x.cursor(key.peer, key.scope).Taken = *d.cursor })
+		t.after = append(t.after, func() {
+			t.e.x.cursor(key.peer, key.scope).Taken = *d.cursor
+			t.e.x.setTaken(key, d.cursor.N)
+		})
 	}
 	t.answers = append(t.answers, func(err error) {
 		for _, in := range d.changes {

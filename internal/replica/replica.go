@@ -156,6 +156,11 @@ type Config struct {
 	// engine. May be nil.
 	Equivocal func(a, b *crdt.Change)
 
+	// First lists what a peer that has nothing of a scope needs before the rest,
+	// in the order in which it needs it. It is asked once for such a peer, from
+	// the engine's goroutine, and must not call the engine. May be nil.
+	First func(v View, p Peer, scope crdt.Scope) []crdt.ID
+
 	// Offered is told of a scope of a site that a peer wishes to exchange and that
 	// is not shared with it. It must be quick and not call the engine. May be nil.
 	Offered func(Peer, crdt.Scope)

@@ -35,6 +35,7 @@ type ScopeStatus struct {
 	Fingerprint crdt.Fingerprint
 	Head        uint64 // arrivals so far
 	Holds       bool   // as the topology says
+	Filling     Filling
 }
 
 // PeerStatus is one neighbour. Silence is not staleness: Failing is only set
@@ -70,13 +71,13 @@ func (e *Engine) Status() Status {
 	if sp, err := e.cfg.Disk.Space(); err == nil && sp.Low() && st.ReadOnly == nil {
 		st.ReadOnly = &disk.SpaceError{Dir: "the data folder", Space: sp}
 	}
-	for name, sc := range e.scopes {
-		st.Scopes = append(st.Scopes, ScopeStatus{name, sc.set.Len(), sc.set.Fingerprint(), sc.arrivals.head, e.cfg.Topo.Holds(name)})
-	}
-	slices.SortFunc(st.Scopes, func(a, b ScopeStatus) int { return a.Scope.Compare(b.Scope) })
 	ns := e.cfg.Topo.Neighbours()
 	e.x.mu.Lock()
 	defer e.x.mu.Unlock()
+	for name, sc := range e.scopes {
+		st.Scopes = append(st.Scopes, ScopeStatus{name, sc.set.Len(), sc.set.Fingerprint(), sc.arrivals.head, e.cfg.Topo.Holds(name), e.x.filling(name)})
+	}
+	slices.SortFunc(st.Scopes, func(a, b ScopeStatus) int { return a.Scope.Compare(b.Scope) })
 	acked := map[crdt.Scope]uint64{} // how far the best neighbour has taken each scope
 	owed := 0
 	for _, n := range ns {
