@@ -99,7 +99,7 @@ func newRoot() *cobra.Command {
 		return nil
 	}
 	root.AddCommand(upCommand(s), demoCommand(), statusCommand(s), userCommand(s), inviteCommand(s), pendingCommand(s),
-		whereCommand(s), voicemailCommand(s), mergesCommand(s), historyCommand(s), undoCommand(s), meshCommand(s), routeCommand(s), callsCommand(s),
+		whereCommand(s), voicemailCommand(s), mergesCommand(s), historyCommand(s), undoCommand(s), eventsCommand(s), meshCommand(s), routeCommand(s), callsCommand(s),
 		nodeCommand(s), secretsCommand(s), recoveryCommand(s), recoverCommand(s), siteCommand(s), emergencyCommand(s), doctorCommand(s))
 	root.AddCommand(shopCommands(s)...)
 	group(root)

@@ -39,6 +39,8 @@ type Backend interface {
 	MoveMessage(ctx context.Context, by, who string, id site.RecordID, folder string) error
 
 	Changes
+	// Follow tells what happens here, after the event of that number (0: from now).
+	Follow(ctx context.Context, after uint64) (Feed, error)
 
 	Bytes(ctx context.Context, over time.Duration) (Bytes, error)
 	RouteTest(ctx context.Context, from, to string) (RouteTest, error)

@@ -319,6 +319,7 @@ func register(h huma.API, b Backend) {
 		})
 
 	registerChanges(h, b)
+	registerEvents(h, b)
 
 	huma.Register(h, op("mesh-bytes", get, "/mesh/bytes", "What the mesh sent and received", "mesh"),
 		func(ctx context.Context, in *struct {

@@ -84,6 +84,7 @@ type Node struct {
 	kept      keptSites     // the state of other sites
 	guests    *digest.Guard // wrong passwords that other sites tell us of
 	calls     *telephony
+	events    *teller
 	phones    *phones // nil in a world
 	fetch     *replica.Blobs
 	keeper    *keeper // nil: this box can be dialled
@@ -239,7 +240,8 @@ func (n *Node) run(ctx context.Context, cancel context.CancelCauseFunc) (err err
 		return err
 	}
 	n.web.open(api.Handler(api.Config{Backend: &backend{n}, Build: n.opt.Version, Token: token, Log: n.log.With("room", "api")}))
-	rooms.add(n.web.close) // first of all: nobody asks rooms that are closing
+	rooms.add(n.web.close)        // nobody asks rooms that are closing
+	rooms.add(n.events.hub.Close) // first of all: who follows is told the end
 	n.welcome(fresh)
 	if n.opt.World != nil {
 		n.opt.World.Ready(&backend{n})
@@ -357,6 +359,10 @@ func (n *Node) openState(ctx context.Context, cancel context.CancelCauseFunc, ro
 	round := make(chan struct{})
 	go func() { defer close(round); n.goRound(ectx) }() // ends with stop
 	rooms.add(func() { stop(); <-round })
+	n.events = newTeller(n)
+	go n.events.run(ectx) // ends with stop
+	rooms.add(func() { stop(); <-n.events.done })
+	rooms.add(n.engine.Watch(n.events.merged))
 	// Members and their addresses move the mesh and the exchange; messages name
 	// recordings that are wanted here.
 	own := string(n.member.Site[:])

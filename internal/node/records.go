@@ -29,6 +29,7 @@ type records struct {
 	now  func() time.Time
 	log  *slog.Logger
 	used *meter // over the trunks
+	told func(rec b2bua.Record, over bool)
 
 	mu   sync.Mutex
 	open map[string]bool // calls in progress, by key
@@ -137,6 +138,9 @@ func (r *records) Start(rec b2bua.Record) {
 	r.mu.Unlock()
 	r.used.start(recordKey(rec), rec)
 	r.keep(rec)
+	if r.told != nil {
+		r.told(rec, false)
+	}
 }
 
 // recall counts what was spoken today before this start.
@@ -164,6 +168,9 @@ func (r *records) today(trunk string) time.Duration { return r.used.today(trunk)
 func (r *records) End(rec b2bua.Record) {
 	r.keep(rec)
 	r.used.end(recordKey(rec), rec)
+	if r.told != nil {
+		r.told(rec, true)
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.open, recordKey(rec))

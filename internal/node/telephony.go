@@ -48,6 +48,7 @@ type telephony struct {
 // openTelephony starts to serve phones. Everything it needs is in memory by now.
 func (n *Node) openTelephony(ctx context.Context, cancel context.CancelCauseFunc, rooms *closer) (err error) {
 	t := &telephony{n: n, records: newRecords(disk.NewBucket(n.store, "calls"), n.now, n.zone, n.log)}
+	t.records.told = n.events.call
 	n.calls = t
 	table, err := pair.Open(pair.Config{Self: n.id.Node(), Disk: disk.NewBucket(n.store, "bindings"), MaxExpiry: n.cfg.Expires, Now: n.now, Log: n.log.With("room", "pair")})
 	if err != nil {

@@ -179,3 +179,63 @@ func (s *State) find(kind, who string) (named, error) {
 	slices.Sort(list)
 	return named{}, fmt.Errorf("%.80q: %w: it may be %s: give the kind, or the id", what, ErrInvalid, strings.Join(list, " or "))
 }
+
+// A Touched record is one that was written to.
+type Touched struct {
+	Kind   string
+	ID     string
+	Record string   // in words
+	Fields []string // that were written
+}
+
+// Touched describes what a merge touched of the own site, of the sites' and
+// boxes' records and of the fleet's: records people know, fields people write.
+func (s *State) Touched(scope crdt.Scope, cells []crdt.Cell) (out []Touched) {
+	if scope != s.scope && scope != crdt.Fleet {
+		return nil
+	}
+	at := map[crdt.Cell]int{}
+	s.cfg.Engine.View(func(v View) {
+		for _, c := range cells {
+			kind := kindOf(c.Table)
+			if _, f := fieldOf(c); kind == "" || f.policy == Derived && c.Field != "" {
+				continue
+			}
+			c.Scope = scope
+			r := crdt.Cell{Scope: scope, Table: c.Table, Record: c.Record}
+			i, ok := at[r]
+			if !ok {
+				i = len(out)
+				at[r] = i
+				words, _ := s.recordWords(v, c)
+				id := site.RecordID{}
+				t := Touched{Kind: kind, Record: words}
+				if copy(id[:], c.Record); len(c.Record) == len(id) {
+					t.ID = id.String()
+				}
+				if c.Table == TableNode && len(c.Record) == len(site.NodeID{}) {
+					t.ID = site.NodeID([]byte(c.Record)).String()
+				}
+				out = append(out, t)
+			}
+			name := "removed for good"
+			if c.Field != "" {
+				name = s.fieldWords(v, c)
+			}
+			if !slices.Contains(out[i].Fields, name) {
+				out[i].Fields = append(out[i].Fields, name)
+			}
+		}
+	})
+	return out
+}
+
+// kindOf is what people call the records of a table; "" if they do not.
+func kindOf(table uint16) string {
+	for k, t := range kindNames {
+		if t == table {
+			return k
+		}
+	}
+	return ""
+}

@@ -95,9 +95,26 @@ func parseMergeID(id string) (kind string, c crdt.Cell, err error) {
 	return w.Kind, crdt.Cell{Scope: crdt.Scope(w.Scope), Table: w.Table, Record: string(w.Record), Field: string(w.Field)}, nil
 }
 
-// Merges lists what is open, newest first; with closed, also what this node's
-// history remembers of settled ones.
-func (s *State) Merges(closed bool) (out []Merge, err error) {
+// Merges lists what is open, newest first, with what each side replaced; with
+// closed, also what this node's history remembers of settled ones.
+func (s *State) Merges(closed bool) ([]Merge, error) {
+	out := s.Open()
+	if err := s.replaced(out); err != nil {
+		return nil, err
+	}
+	if closed && s.cfg.History != nil {
+		past, err := s.settled()
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, past...)
+		sortMerges(out)
+	}
+	return out, nil
+}
+
+// Open lists what is open, newest first, from memory alone.
+func (s *State) Open() (out []Merge) {
 	s.mu.RLock()
 	torn := make([]crdt.Cell, 0, len(s.ix.torn))
 	for c := range s.ix.torn {
@@ -119,23 +136,17 @@ func (s *State) Merges(closed bool) (out []Merge, err error) {
 		out = append(out, s.removed(v)...)
 		out = append(out, s.clashes(v)...)
 	})
-	if err := s.replaced(out); err != nil {
-		return nil, err
-	}
-	if closed && s.cfg.History != nil {
-		past, err := s.settled()
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, past...)
-	}
-	slices.SortFunc(out, func(a, b Merge) int {
+	sortMerges(out)
+	return out
+}
+
+func sortMerges(ms []Merge) {
+	slices.SortFunc(ms, func(a, b Merge) int {
 		if d := b.At.Compare(a.At); d != 0 {
 			return d
 		}
 		return strings.Compare(a.ID, b.ID)
 	})
-	return out, nil
 }
 
 // OpenMerges counts what Merges would list, without the removed nodes' changes:
@@ -255,6 +266,10 @@ func (s *State) recordWords(v View, c crdt.Cell) (string, site.RecordID) {
 	case c.Table == TableSite:
 		r := reader{set, TableSite, c.Record}
 		return "site " + r.text(siteCode) + " " + r.text(siteName), site.RecordID{}
+	case c.Table == TableNode:
+		return "node " + (reader{set, TableNode, c.Record}).text(nodeName), site.RecordID{}
+	case c.Table == TableFleet:
+		return "fleet " + (reader{set, TableFleet, c.Record}).text(fleetName), site.RecordID{}
 	case c.Table == TableMessage && len(c.Record) == len(site.RecordID{}):
 		if m, ok := readMessage(reader{set, TableMessage, c.Record}, s.cfg.Site, site.RecordID([]byte(c.Record))); ok {
 			name, id := user(string(m.Mailbox[:]))

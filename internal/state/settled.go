@@ -64,6 +64,27 @@ func (s *State) replaced(ms []Merge) error {
 	return nil
 }
 
+// Settled is a merge that was open as it is now that it is not: what is in force,
+// and, where one change settled it, whose that was.
+func (s *State) Settled(m Merge) Merge {
+	m.Closed, m.Why, m.Both, m.Do = true, "", "", ""
+	kind, c, err := parseMergeID(m.ID)
+	if err != nil || kind == MergeNumber {
+		return m
+	}
+	s.cfg.Engine.View(func(v View) {
+		_, f := fieldOf(c)
+		if vs := v.Set(c.Scope).Versions(c); len(vs) > 0 {
+			m.InForce = words(f, c, inForce(f, vs).Value)
+			if len(vs) == 1 {
+				d := s.side(v, c, vs[0])
+				m.ClosedBy = &d
+			}
+		}
+	})
+	return m
+}
+
 // settled reads this node's history: cells where one change covered versions of
 // different value.
 func (s *State) settled() (out []Merge, err error) {

@@ -41,6 +41,7 @@ var doors = map[string][]string{
 	"internal/sntp":          {},
 	"internal/web":           {},
 	"internal/schedule":      {},
+	"internal/events":        {},
 	"internal/node":          {"internal", "crdt", "sipcore", "features", "mesh"},
 	"internal/demo":          {"internal", "mesh/mdns", "sipcore/phonetest", "features/media"},
 	"cmd/ccnode":             {"internal", "mesh"},

@@ -330,6 +330,29 @@ func TestAStaleEditIsKept(t *testing.T) {
 	if a := b.cli("undo", "--yes", h.Changes[0].ID); a.code != refused || !strings.Contains(a.err, "nothing left") {
 		t.Errorf("undone twice: %+v", a)
 	}
+	// events: one follows while another edits; a later one goes on in the middle
+	follow := make(chan answer)
+	go func() { follow <- b.cli("events", "--count", "2", "--only", "record", "-o", "json") }()
+	var heard answer
+	for n := 0; heard.out == ""; n++ { // the first edits may be before it follows
+		b.must("user", "set", "201", "--name", fmt.Sprint("Anna", n))
+		select {
+		case heard = <-follow:
+		case <-time.After(300 * time.Millisecond):
+		}
+	}
+	var es []api.Event
+	for l := range strings.Lines(heard.out) {
+		var e api.Event
+		decode(t, l, &e)
+		es = append(es, e)
+	}
+	if heard.code != 0 || len(es) != 3 || es[0].Kind != "hello" || es[1].Record == nil || es[1].Record.Fields[0] != "name" || es[2].ID <= es[1].ID {
+		t.Errorf("events: %+v %+v", heard, es)
+	} else {
+		has(t, "events", b.must("events", "--count", "1", "--after", fmt.Sprint(es[1].ID)), "hello", "record", "user 0001201 Anna", "name")
+		has(t, "events of an earlier start", b.must("events", "--count", "1", "--after", "5"), "missed", "read again")
+	}
 	b.must("user", "set", "201", "--name", "Anna")
 	// A wrong token is refused rather than taken for "saw nothing".
 	var e *api.Error

@@ -52,6 +52,9 @@ func init() {
 		"file":      (*World).file,      // file ana 1 trash at A: moves a message, as a person does on the page
 		"shares":    (*World).shares,    // shares sales at A: who is in the group
 		"history":   (*World).history,   // history ana forward_all at A: who changed it
+		"follow":    (*World).follow,    // follow A [on]: somebody reads A's events from now on, or goes on where that was interrupted
+		"deaf":      (*World).deaf,      // deaf A: nobody reads them any more
+		"heard":     (*World).readOut,   // heard A: what was read since it was last asked
 		"undo":      (*World).undo,      // undo ana name 1 at A [yes]: the newest change of that field
 		"revoke":    (*World).revoke,    // revoke B at A
 		"peers":     (*World).showPeers, // peers at A

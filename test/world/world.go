@@ -58,10 +58,12 @@ type World struct {
 	mu    sync.Mutex // guards what the networks ask, below; nothing is called while it is held
 	group map[string]int
 	dead  map[string]bool
-	loose map[[2]netip.Addr]bool     // a telephone, and a box it has no cable to
-	hosts map[netip.Addr]string      // boxes by address
-	peers map[mesh.PeerID]string     // boxes by identity
-	heard map[netip.AddrPort][]reply // SIP responses that arrived at a telephone
+	loose map[[2]netip.Addr]bool // a telephone, and a box it has no cable to
+
+	listeners map[string]*listener       // by box: who reads its events
+	hosts     map[netip.Addr]string      // boxes by address
+	peers     map[mesh.PeerID]string     // boxes by identity
+	heard     map[netip.AddrPort][]reply // SIP responses that arrived at a telephone
 }
 
 // A place is a site: one box, or a pair.
@@ -94,6 +96,10 @@ func (w *World) Close() {
 	}
 	for _, b := range w.boxes {
 		b.wait()
+	}
+	for _, l := range w.listeners {
+		l.cancel()
+		<-l.done
 	}
 	synctest.Wait()
 }
