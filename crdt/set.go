@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"carrierclass.net/ccnode/crdt/mutant"
+	"carrierclass.net/ccnode/crdt/riblt"
 )
 
 // A Version is one uncovered write of a cell.
@@ -52,6 +53,8 @@ type Set struct {
 	dots   map[Dot]*entry                // one live change per dot; more are in twins
 	twins  map[Dot][]*entry
 	hash   LtHash
+
+	sketches []*riblt.Sketch // of the live ids, last used first
 }
 
 type entry struct {
@@ -129,6 +132,7 @@ func (s *Set) Add(c *Change) (fx Effect) {
 	fx.Live = true
 	s.live[e.id] = e
 	s.hash.Add(e.id)
+	s.sketch(e.id, true)
 	fx.Equivocal = s.noteDot(e)
 	return fx
 }
@@ -249,6 +253,7 @@ func (s *Set) release(e *entry, fx *Effect) {
 	}
 	delete(s.live, e.id)
 	s.hash.Remove(e.id)
+	s.sketch(e.id, false)
 	s.forgetDot(e)
 	fx.Pruned = append(fx.Pruned, e.id)
 }

@@ -76,9 +76,11 @@ type View interface {
 	// needs before all others, in the order in which it needs them.
 	First(Peer, crdt.Scope) []crdt.ID
 	Clock() crdt.Stamp // own HLC, told to the peer
-	// IDs lists the live changes of a scope, in any order; it is only asked for
-	// when the contents of two nodes differ.
-	IDs(crdt.Scope) []crdt.ID
+	// EachID calls back for each live change of a scope, in any order; it is only
+	// asked for when the contents of two nodes differ.
+	EachID(crdt.Scope, func(crdt.ID))
+	// Sketch is what is kept of the scope's cells under a key; nil: nothing.
+	Sketch(crdt.Scope, riblt.Key) *riblt.Sketch
 	// SketchKey was drawn at this start: sketches are made with it.
 	SketchKey() riblt.Key
 }

@@ -62,9 +62,10 @@ func (b *box) Acked(p Peer, s crdt.Scope) uint64 { return b.ack[Scoped{p, s}] }
 func (b *box) Outbox() []Out                     { return b.out }
 func (b *box) Clock() crdt.Stamp                 { return b.stamp }
 
-func (b *box) IDs(crdt.Scope) []crdt.ID         { return b.set.IDs() }
-func (b *box) First(Peer, crdt.Scope) []crdt.ID { return b.first }
-func (b *box) SketchKey() riblt.Key             { return riblt.Key{1, b.id[0], byte(b.epoch)} }
+func (b *box) EachID(_ crdt.Scope, fn func(crdt.ID))          { b.set.EachID(fn) }
+func (b *box) Sketch(_ crdt.Scope, k riblt.Key) *riblt.Sketch { return b.set.Sketch(k) }
+func (b *box) First(Peer, crdt.Scope) []crdt.ID               { return b.first }
+func (b *box) SketchKey() riblt.Key                           { return riblt.Key{1, b.id[0], byte(b.epoch)} }
 
 func (b *box) restart() {
 	b.epoch++

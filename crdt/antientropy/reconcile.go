@@ -51,36 +51,52 @@ type needMsg struct {
 
 // sketching is one reconciliation: a set as it was when it began, in cells.
 type sketching struct {
-	key     riblt.Key
-	symbols []uint64
-	sketch  *riblt.Sketch
-	dec     *riblt.Decoder // of the one who reads; nil for the one who sends
-	size    uint64         // of the sender's set
-	needed  int            // symbols the peer has asked for
+	key    riblt.Key
+	sketch *riblt.Sketch
+	ours   int            // size of our set
+	dec    *riblt.Decoder // of the one who reads; nil for the one who sends
+	size   uint64         // of the sender's set
+	needed int            // symbols the peer has asked for
 }
 
 func (m *Machine) sketching(s crdt.Scope, key riblt.Key) *sketching {
 	k := &sketching{key: key}
-	for _, id := range m.view.IDs(s) {
-		k.symbols = append(k.symbols, key.Symbol(id[:]))
+	if kept := m.view.Sketch(s, key); kept != nil {
+		k.sketch = kept.Clone() // the set goes on, and cells of two moments fit nobody's
+	} else {
+		k.sketch = m.sketch(s, key, crdt.SketchCells)
 	}
-	k.size = uint64(len(k.symbols))
+	k.ours = k.sketch.Size()
+	k.size = uint64(k.ours)
 	return k
 }
 
-// cells are those from first on; the sketch grows in two steps.
-func (k *sketching) cells(first, n int) []riblt.Cell {
-	if k.sketch == nil || len(k.sketch.Cells()) < first+n {
-		size := 4096
-		if first+n > size {
-			size = maxCells
+// sketch goes through the whole set.
+func (m *Machine) sketch(s crdt.Scope, key riblt.Key, cells int) *riblt.Sketch {
+	k := riblt.NewSketch(key, cells)
+	m.view.EachID(s, func(id crdt.ID) { k.Add(key.Symbol(id[:])) })
+	return k
+}
+
+// cellsOf are those from first on; false if there are not so many of the set as it
+// was. The sketch grows once. What the set has changed by since is what its cells
+// now and its cells then differ in, which is found as any difference is.
+func (m *Machine) cellsOf(s crdt.Scope, k *sketching, first, n int) ([]riblt.Cell, bool) {
+	if then := k.sketch.Cells(); len(then) < first+n {
+		now := m.sketch(s, k.key, maxCells)
+		d := riblt.NewDecoder(k.key)
+		if d.Add(then, now.Cells()[:len(then)]) != nil || !d.Done() {
+			return nil, false
 		}
-		k.sketch = riblt.NewSketch(k.key, size)
-		for _, x := range k.symbols {
-			k.sketch.Add(x)
+		for _, x := range d.Theirs() {
+			now.Add(x)
 		}
+		for _, x := range d.Ours() {
+			now.Remove(x)
+		}
+		k.sketch = now
 	}
-	return k.sketch.Cells()[first : first+n]
+	return k.sketch.Cells()[first : first+n], true
 }
 
 // reconcile begins, on the side whose fingerprint is the lesser. The other one
@@ -97,7 +113,12 @@ func (m *Machine) reconcile(p *peer, s crdt.Scope, x *exchange, ours, theirs str
 
 func (m *Machine) sendCells(p *peer, s crdt.Scope, x *exchange, first, n int) {
 	k := x.sketch
-	msg := cellsMsg{Scope: []byte(s), Size: k.size, First: uint64(first), Cells: riblt.AppendCells(nil, k.size, first, k.cells(first, n))}
+	cells, ok := m.cellsOf(s, k, first, n)
+	if !ok {
+		m.giveUp(p, s, x)
+		return
+	}
+	msg := cellsMsg{Scope: []byte(s), Size: k.size, First: uint64(first), Cells: riblt.AppendCells(nil, k.size, first, cells)}
 	if first == 0 {
 		msg.Key = k.key[:]
 	}
@@ -131,20 +152,30 @@ func (m *Machine) cells(p *peer, s crdt.Scope, x *exchange, msg cellsMsg) error 
 	if len(theirs) == 0 {
 		return errors.New("a message without cells")
 	}
-	if err := k.dec.Add(theirs, k.cells(int(msg.First), len(theirs))); err != nil {
+	ours, ok := m.cellsOf(s, k, int(msg.First), len(theirs))
+	if !ok {
+		m.giveUp(p, s, x)
+		return nil
+	}
+	if err := k.dec.Add(theirs, ours); err != nil {
 		return err
 	}
 	switch have := k.dec.Len(); {
 	case k.dec.Done():
 		m.settleDifferences(p, s, x)
-	case have+firstCells > maxCells || uint64(have) > 3*(k.size+uint64(len(k.symbols)))+64:
-		x.sketch = nil
-		m.send(p, kindMore, moreMsg{Scope: []byte(s), Fails: true})
-		m.wantAll(p, s)
+	case have+firstCells > maxCells || uint64(have) > 3*(k.size+uint64(k.ours))+64:
+		m.giveUp(p, s, x)
 	default:
 		m.send(p, kindMore, moreMsg{Scope: []byte(s), First: uint64(have), Cells: uint64(min(max(have, firstCells), mostCells, maxCells-have))})
 	}
 	return nil
+}
+
+// giveUp asks for everything, and the peer does, too.
+func (m *Machine) giveUp(p *peer, s crdt.Scope, x *exchange) {
+	x.sketch, x.differs = nil, true
+	m.send(p, kindMore, moreMsg{Scope: []byte(s), Fails: true})
+	m.wantAll(p, s)
 }
 
 // settleDifferences asks for what we lack and sends what the peer lacks.
@@ -171,22 +202,26 @@ func (m *Machine) give(s crdt.Scope, x *exchange, key riblt.Key, symbols []uint6
 	for _, y := range symbols {
 		wanted[y] = true
 	}
-	for _, id := range m.view.IDs(s) {
+	from := len(x.give)
+	m.view.EachID(s, func(id crdt.ID) {
 		if wanted[key.Symbol(id[:])] {
 			x.give = append(x.give, id)
 		}
-	}
+	})
+	slices.SortFunc(x.give[from:], func(a, b crdt.ID) int { return slices.Compare(a[:], b[:]) })
 	x.differs = true
 }
 
 func (m *Machine) more(p *peer, s crdt.Scope, x *exchange, msg moreMsg) error {
 	k := x.sketch
 	switch {
-	case k == nil || k.dec != nil:
+	case k == nil:
 		return nil // of before another hello
 	case msg.Fails:
 		x.sketch, x.differs = nil, true
 		m.wantAll(p, s)
+		return nil
+	case k.dec != nil:
 		return nil
 	case msg.Cells == 0 || msg.Cells > mostCells || msg.First+msg.Cells > maxCells:
 		return fmt.Errorf("%d cells from %d on are asked for", msg.Cells, msg.First)

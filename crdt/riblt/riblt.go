@@ -82,6 +82,11 @@ func (s *Sketch) Size() int { return s.size }
 // with the set.
 func (s *Sketch) Cells() []Cell { return s.cells }
 
+// Clone returns a copy that goes its own way.
+func (s *Sketch) Clone() *Sketch {
+	return &Sketch{key: s.key, cells: append([]Cell(nil), s.cells...), size: s.size}
+}
+
 // Add puts a symbol into the set, which must not have it.
 func (s *Sketch) Add(symbol uint64) { s.apply(symbol, 1) }
 

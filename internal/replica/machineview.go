@@ -58,7 +58,14 @@ func (v machineView) Fingerprint(s crdt.Scope) crdt.Fingerprint {
 	return view{v.e}.Set(s).Fingerprint()
 }
 
-func (v machineView) IDs(s crdt.Scope) []crdt.ID { return view{v.e}.Set(s).IDs() }
+func (v machineView) EachID(s crdt.Scope, fn func(crdt.ID)) { view{v.e}.Set(s).EachID(fn) }
+
+func (v machineView) Sketch(s crdt.Scope, key riblt.Key) *riblt.Sketch {
+	if sc := v.e.scopes[s]; sc != nil {
+		return sc.set.Sketch(key)
+	}
+	return nil
+}
 
 func (v machineView) First(p Peer, s crdt.Scope) []crdt.ID {
 	if v.e.cfg.First == nil {
