@@ -107,7 +107,7 @@ func both(c crdt.Cell, vs []crdt.Version) (value []byte, ok bool) {
 		}
 	}
 	value = encode(all.Elem())
-	if slices.ContainsFunc(vs, func(x crdt.Version) bool { return bytes.Equal(x.Value, value) }) {
+	if len(value) == 0 || slices.ContainsFunc(vs, func(x crdt.Version) bool { return bytes.Equal(x.Value, value) }) {
 		return nil, false // one side says it all
 	}
 	return value, true

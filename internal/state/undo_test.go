@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -275,4 +276,97 @@ func TestUndoOfRecordsKeepsThemValid(t *testing.T) {
 	if len(merges(t, a1, false)) != 0 {
 		t.Errorf("merges: %+v", merges(t, a1, false))
 	}
+}
+
+// TestADeletedGroupShowsWhatItsDeleteHadNotSeen: as of a user, of whatever an
+// administrator keeps; a delete of a version that noted nothing shows nothing.
+func TestADeletedGroupShowsWhatItsDeleteHadNotSeen(t *testing.T) {
+	w, a1, a2, _ := pairAndB(t)
+	ctx := context.Background()
+	u := w.create(a1, "201", "Ana")
+	g, err := Create(ctx, a1.State, "Ann", site.Group{Head: site.Head{Name: "sales"}, Number: "300", Members: []string{u.ID.String()}})
+	w.must(err)
+	w.heal()
+	_, err = Change(ctx, a1.State, "Ann", g.ID, "", func(v *site.Group) error { v.Deleted = true; return nil })
+	w.must(err)
+	if n := len(merges(t, a1, false)); n != 0 {
+		t.Errorf("a delete that saw all is %d merges", n)
+	}
+	_, err = Change(ctx, a2.State, "Chi", g.ID, "", func(v *site.Group) error { v.Overflow = "201"; return nil })
+	w.must(err)
+	w.heal()
+	ms := merges(t, a2, false)
+	if len(ms) != 1 || ms[0].Kind != MergeDelete || ms[0].Record != "group sales" || len(ms[0].Sides) != 2 || ms[0].Sides[1].Value != "overflow: 201" || ms[0].Sides[1].By != "Chi" {
+		t.Fatalf("merges: %+v", ms)
+	}
+	w.must(a2.Keep(ctx, "Chi", ms[0].ID, ms[0].Sides[0].Version)) // the delete, now that it has seen it
+	w.heal()
+	if v, ok := Peek[site.Group](a1.State, g.ID); ok || len(merges(t, a1, false)) != 0 {
+		t.Errorf("kept deleted: %+v, %d merges", v, len(merges(t, a1, false)))
+	}
+	ref, _ := byRef("old")
+	_, err = a1.commit(ctx, Mutation{Scope: a1.scope, By: ref, Writes: []crdt.Write{{Table: TableGroup, Record: string(g.ID[:]), Field: headDeleted, Value: boolValue(true)}}})
+	w.must(err)
+	if n := len(merges(t, a1, false)); n != 0 {
+		t.Errorf("a delete that noted nothing is %d merges", n)
+	}
+}
+
+// FuzzShown: whatever a value holds, a merge of it can be shown, and both of it
+// can be written.
+func FuzzShown(f *testing.F) {
+	f.Add([]byte("text"), []byte{1, 0x80}, false)
+	f.Add(marshal([]string{"+33", "+44"}), marshal([]string{"+1"}), true)
+	f.Add(marshal(site.MenuPart{Keys: map[string]string{"1": "201"}}), marshal(site.MenuPart{Keys: map[string]string{"2": "202"}, Prompt: "x"}), false)
+	f.Add(marshal([]site.Key{{Type: "blf", Value: "201"}}), []byte{}, true)
+	f.Add(deletedValue(crdt.Context{{Actor: 1, Stamp: 2}}), []byte{0xff, 0xff, 0xff}, false)
+	f.Fuzz(func(t *testing.T, a, b []byte, reset bool) {
+		vs := []crdt.Version{{Dot: crdt.Dot{Actor: 1, Stamp: 1}, Value: a}, {Dot: crdt.Dot{Actor: 2, Stamp: 2}, Value: b}}
+		if reset {
+			vs[0].Flags = crdt.Reset
+		}
+		for n, of := range schema {
+			for name, fd := range of.fields {
+				c := crdt.Cell{Scope: crdt.SiteScope(siteA), Table: n, Record: "0123456789", Field: name}
+				for _, v := range vs {
+					if s := words(fd, c, v.Value); fd.secret && len(v.Value) > 8 && strings.Contains(s, string(v.Value)) {
+						t.Fatalf("%s of %s is shown: %q", fd.name, of.name, s)
+					}
+				}
+				if why(fd, vs) == "" {
+					t.Fatalf("no reason for %s of %s", fd.name, of.name)
+				}
+				value, ok := both(c, vs)
+				if !ok {
+					continue
+				}
+				if fd.secret || len(value) == 0 {
+					t.Fatalf("both of %s of %s are %x", fd.name, of.name, value)
+				}
+				if again, ok := both(c, []crdt.Version{vs[0], {Dot: crdt.Dot{Actor: 3, Stamp: 3}, Value: value}}); ok && len(again) < len(value) {
+					t.Fatalf("both and one of them is less: %x, %x", value, again)
+				}
+			}
+			if t2 := byTable[n]; t2 != nil {
+				v := reflect.New(t2).Elem()
+				for name := range of.fields {
+					put(v, shapes[t2], name, a)
+				}
+			}
+		}
+	})
+}
+
+// FuzzMergeID: the id of a merge comes from outside.
+func FuzzMergeID(f *testing.F) {
+	f.Add(mergeID(MergeEdit, crdt.Cell{Scope: crdt.Fleet, Table: TableSite, Record: "x", Field: siteName}))
+	f.Add("nonsense")
+	f.Fuzz(func(t *testing.T, id string) {
+		kind, c, err := parseMergeID(id)
+		if err == nil {
+			if k, again, err := parseMergeID(mergeID(kind, c)); len(mergeID(kind, c)) <= 512 && (err != nil || k != kind || again != c) {
+				t.Fatalf("%q reads as %v, and that as %v (%v)", id, c, again, err)
+			}
+		}
+	})
 }

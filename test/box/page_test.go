@@ -334,6 +334,31 @@ func TestThePageInABrowser(t *testing.T) {
 	w.shows("· inbox")
 	w.press("Merges")
 	w.shows("None open.")
+	edit := func(name, etag string) {
+		t.Helper()
+		if err := b.client.Do(t.Context(), "PATCH", "/users/202", api.UserPatch{Name: &name}, &api.User{}, etag); err != nil {
+			t.Fatal(err)
+		}
+	}
+	seen, err := ask[api.User](b, "GET", "/users/202", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	edit("Robert", seen.ETag)
+	edit("Bobby <b>", seen.ETag) // did not see Robert
+	// Nobody touches the page: the box tells it.
+	w.shows("Merges (1)", "user 0001202 Bobby <b>: name", "the newest counts", "Robert", "was Bob", "at ")
+	if a := b.cli("merges", "list", "-o", "json"); a.code != 0 || !strings.Contains(a.out, "Robert") {
+		t.Errorf("merges: %+v", a)
+	}
+	w.press("Keep this") // the newest is shown first
+	w.shows("None open.")
+	eventually(t, 3*time.Second, func() error {
+		if got := w.eval(`document.querySelector("#to-merges").textContent`); got != "Merges" {
+			return fmt.Errorf("the link says %q", got)
+		}
+		return nil
+	})
 	w.press("Box")
 	w.shows("Nothing is owed to anybody")
 	if wide := w.eval("document.documentElement.scrollWidth <= 360"); wide != "true" {

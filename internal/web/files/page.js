@@ -1,7 +1,9 @@
 // The page: log-in, its parts, and a look at the box every five seconds while
-// somebody is looking. It asks this box only; no other is woken by it.
+// somebody is looking; merges as they happen. It asks this box only; no other
+// is woken by it.
 
 import { el, forgetToken, get, setToken, takeToken, token, when } from "./door.js";
+import { deaf, listen } from "./events.js";
 import { showStatus } from "./status.js";
 import { drawPhones } from "./phones.js";
 import { drawUsers } from "./users.js";
@@ -70,13 +72,30 @@ async function draw() {
   }
 }
 
+// told hears of what happened at the box: how many merges are open is said at
+// once, and shown if they are being looked at.
+function told(e) {
+  if (e.merges !== undefined) countMerges(e.merges);
+  if (part() === "merges" && /^(merge-|missed|many)/.test(e.kind)) draw();
+}
+
+function countMerges(n) {
+  const text = n ? "Merges (" + n + ")" : "Merges";
+  if (id("to-merges").textContent !== text) id("to-merges").textContent = text;
+}
+
 async function look() {
   clearTimeout(timer);
-  if (!token() || document.hidden) return;
+  if (!token() || document.hidden) {
+    deaf();
+    return;
+  }
   try {
     const s = await get("/status");
     if (!token()) return;
     open();
+    listen(told);
+    countMerges(s.merges);
     if (page.lost) say("error", "");
     page.lost = false;
     id("title").textContent = s.node.siteName || s.node.name;
@@ -102,6 +121,8 @@ function open() {
 
 function logout() {
   clearTimeout(timer);
+  deaf(true);
+  countMerges(0);
   forgetToken();
   drawn++;
   for (const n of Object.keys(parts)) id("part-" + n).replaceChildren();
