@@ -71,8 +71,14 @@ func statusRows(t *table, st api.Status) {
 		}
 		t.row("scope", sc.Scope, fmt.Sprintf("%d changes", sc.Changes), sc.Fingerprint, done)
 	}
+	if st.Only.Held > 0 {
+		t.row("only here", fmt.Sprintf("%d of the changes that are held", st.Only.Held))
+	}
 	for _, h := range st.Held {
-		t.row("held", h.ID, "from "+h.Node, h.Reason)
+		t.row("held", short(h.ID), "of "+h.Node, h.Reason)
+	}
+	if st.Waiting > 0 {
+		t.row("held", fmt.Sprintf("%d changes wait; next: ccnode held list", st.Waiting))
 	}
 	if st.ReadOnly != "" {
 		t.row("READ ONLY", st.ReadOnly)

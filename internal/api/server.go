@@ -145,6 +145,7 @@ func register(h huma.API, b Backend) {
 	registerDoctor(h, b)
 	registerGateways(h, b)
 	registerSalvage(h, b)
+	registerHeld(h, b)
 	huma.Register(h, op("check", post, "/check", "Try to reach every peer now", "node"),
 		func(ctx context.Context, _ *none) (*none, error) { return nil, problem(b.Check(ctx)) })
 	huma.Register(h, op("get-recovery", get, "/recovery", "The recovery words; on the box's own console only", "node"),

@@ -54,6 +54,7 @@ type Status struct {
 	Users    int                 `json:"users" doc:"Users in the directory"`
 	Merges   int                 `json:"merges" doc:"Open merges to look at"`
 	Held     []HeldChange        `json:"held" doc:"Changes that wait for trust or time"`
+	Waiting  int                 `json:"heldTotal" doc:"How many those are; the first 100 are listed"`
 	Owed     Owed                `json:"owed"`
 	Scopes   []ScopeStatus       `json:"scopes"`
 	Keepers  []Keeper            `json:"keepers" doc:"Other sites that keep this site's state, so that it survives the site"`
@@ -110,6 +111,9 @@ type PeerStatus struct {
 	Addrs    []string   `json:"addrs"`
 }
 
+// MaxHeldShown is how many held changes a status lists.
+const MaxHeldShown = 100
+
 type HeldChange struct {
 	ID     string `json:"id"`
 	Node   string `json:"node"`
@@ -126,6 +130,7 @@ type Owed struct {
 // Only says how much exists on this box alone (law 2: what only one box holds dies with it).
 type Only struct {
 	Changes int   `json:"changes"`
+	Held    int   `json:"held" doc:"Changes that wait and that no other member is known to have"`
 	Blobs   int   `json:"blobs"`
 	Bytes   int64 `json:"bytes"`
 }

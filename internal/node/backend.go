@@ -88,6 +88,13 @@ func (b *backend) Status(context.Context) api.Status {
 		out.Node.DiskFree = sp.Free
 	}
 	for _, h := range n.engine.Held() {
+		out.Waiting++
+		if n.alone(h) {
+			out.Only.Held++
+		}
+		if out.Waiting > api.MaxHeldShown {
+			continue
+		}
 		out.Held = append(out.Held, api.HeldChange{ID: h.ID.String(), Node: n.nodeName(site.NodeID(h.Change.Node)), Reason: h.Why})
 	}
 	for _, p := range st.Peers {

@@ -60,6 +60,9 @@ func (b *backend) SalvageChanges(ctx context.Context, in api.SalvageBatch) ([]ap
 	return out, nil
 }
 
+// outcomes are the judgements on changes in a person's words.
+var outcomes = map[replica.Outcome]string{replica.Accept: "accepted", replica.Hold: "held", replica.Refuse: "refused"}
+
 // scopeName is a scope in a person's words.
 func (n *Node) scopeName(s crdt.Scope) string {
 	if id, ok := s.Site(); ok {
@@ -143,7 +146,7 @@ func (b *backend) SalvageAccept(ctx context.Context, by string, a api.SalvageAcc
 		if err != nil {
 			return out, refuse(err)
 		}
-		v.Outcome, v.Reason = map[replica.Outcome]string{replica.Accept: "accepted", replica.Hold: "held", replica.Refuse: "refused"}[got.Outcome], got.Reason
+		v.Outcome, v.Reason = outcomes[got.Outcome], got.Reason
 		out = append(out, v)
 		n.log.Info("Change of a salvaged disk was decided", "change", h.ID, "by", by, "outcome", v.Outcome)
 	}

@@ -33,6 +33,7 @@ type Engine struct {
 	actor    uint32
 	self     crdt.ActorID
 	held     map[crdt.ID]*heldChange
+	dropped  map[crdt.ID]*Dropped
 	outbox   map[crdt.ID]*outgoing
 	readOnly error    // why no writes are taken; nil if they are
 	reports  []string // damage found and what was done, for the person on site
@@ -276,14 +277,14 @@ func (e *Engine) recoverDisk() {
 	e.mu.Lock()
 	last, actor := e.clock.last, e.actor
 	// What was read before is served on if it cannot be read again.
-	scopes, held, outbox, chores, unnumbered, cursors := e.scopes, e.held, e.outbox, e.chores, e.unnumbered, e.x.cursors
+	scopes, held, dropped, outbox, chores, unnumbered, cursors := e.scopes, e.held, e.dropped, e.outbox, e.chores, e.unnumbered, e.x.cursors
 	err := e.reload()
 	e.clock.witness(last) // stamps issued to nobody are not issued again
 	if err == nil {
 		e.adopt(actor)
 		e.readOnly, e.retryPause = nil, 0
 	} else {
-		e.scopes, e.held, e.outbox, e.chores, e.unnumbered, e.x.cursors = scopes, held, outbox, chores, unnumbered, cursors
+		e.scopes, e.held, e.dropped, e.outbox, e.chores, e.unnumbered, e.x.cursors = scopes, held, dropped, outbox, chores, unnumbered, cursors
 		e.x.out = nil
 	}
 	e.mu.Unlock()

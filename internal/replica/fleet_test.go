@@ -318,7 +318,7 @@ func TestHeldChangesAreJudgedAgainOnRequest(t *testing.T) {
 	n.e.TrustChanged()
 	<-merged
 	n.want(siteA, "u1", "name", "Bob")
-	if err := n.e.DropHeld(t.Context(), c.ID()); err != ErrUnknownChange {
+	if err := n.e.DropHeld(t.Context(), c.ID(), Dropped{}); err != ErrUnknownChange {
 		t.Fatalf("dropping what is not held: %v", err)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"slices"
+	"strings"
 	"time"
 
 	"carrierclass.net/ccnode/crdt"
@@ -91,6 +92,39 @@ func (e *Engine) retryHeld() {
 	}
 }
 
+// Wait says what a held change waits for.
+type Wait string
+
+const (
+	ForPerson Wait = "person" // it is of a salvaged disk: Approve or DropHeld
+	ForAuthor Wait = "author" // the grant it was written under is unknown
+	ForTime   Wait = "time"   // its stamp is ahead of this node's clock
+	ForQuota  Wait = "quota"  // its author wrote more than its share
+	ForTrust  Wait = "trust"  // the gate lacks a grant or a rule
+)
+
+// Reasons that the engine itself has to hold a change.
+const (
+	whyUnknown = "its grant is not known here"
+	whyAhead   = "its time is more than 5 minutes ahead of this node's"
+	whyQuota   = "its author has written more than its share: "
+)
+
+// Wait says what h waits for.
+func (h *Held) Wait() Wait {
+	switch {
+	case h.Ask:
+		return ForPerson
+	case h.Why == whyUnknown:
+		return ForAuthor
+	case h.Why == whyAhead:
+		return ForTime
+	case strings.HasPrefix(h.Why, whyQuota):
+		return ForQuota
+	}
+	return ForTrust
+}
+
 // A Held change waits for a person, for trust or for time.
 type Held struct {
 	ID     crdt.ID
@@ -116,23 +150,6 @@ func (e *Engine) Held() []Held {
 		return bytes.Compare(a.ID[:], b.ID[:])
 	})
 	return out
-}
-
-// DropHeld forgets a held change, because a person decided so.
-func (e *Engine) DropHeld(ctx context.Context, id crdt.ID) error {
-	found := false
-	done := e.enqueue(func(t *turn) {
-		if _, found = e.held[id]; found {
-			t.unhold(id)
-		}
-	})
-	if err := e.wait(ctx, done); err != nil {
-		return err
-	}
-	if !found {
-		return ErrUnknownChange
-	}
-	return nil
 }
 
 // wait returns the error of work that was enqueued.

@@ -16,6 +16,7 @@ import (
 //	e/<scope>           epochs: [epoch, first n] …
 //	p/<peer><scope>     cursors with a peer
 //	held/<id>           a change not (yet) taken
+//	drop/<id>           a held change that a person dropped: who, when, why
 //	o/<id>              outbox: a change of a scope not held here
 //	h/<cell><stamp>…    displaced versions
 //	s/…                 the engine's own settings

@@ -121,7 +121,7 @@ func (e *Engine) identify(lost bool, start *disk.Batch) error {
 func (e *Engine) reload() error {
 	e.scopes = map[crdt.Scope]*scope{}
 	e.x.out = nil
-	e.held, e.outbox = map[crdt.ID]*heldChange{}, map[crdt.ID]*outgoing{}
+	e.held, e.dropped, e.outbox = map[crdt.ID]*heldChange{}, map[crdt.ID]*Dropped{}, map[crdt.ID]*outgoing{}
 	e.chores, e.unnumbered = chores{}, nil
 	before := e.x.cursors
 	e.x.cursors = map[cursorKey]*cursors{}
@@ -328,6 +328,18 @@ func (e *Engine) readRest(r disk.Reader, hurt map[crdt.Scope]bool) error {
 				return errors.Join(err, errors.New("no held change"))
 			}
 			e.held[c.ID()] = &heldChange{change: c, peer: Peer(h.Peer), why: h.Why, at: time.UnixMilli(h.At), ask: h.Ask}
+			return nil
+		}),
+		scan("drop/", func(key, value []byte) error {
+			var r droppedRecord
+			var id crdt.ID
+			if err := cbor.Unmarshal(value, &r); err != nil {
+				return err
+			}
+			if copy(id[:], key[len("drop/"):]) != len(id) || len(r.Node) != len(crdt.NodeID{}) {
+				return errors.New("no dropped change")
+			}
+			e.dropped[id] = &Dropped{id, crdt.NodeID(r.Node), crdt.Scope(r.Scope), r.Why, r.By, time.UnixMilli(r.At), r.Writes}
 			return nil
 		}),
 		scan("o/", func(_, value []byte) error {

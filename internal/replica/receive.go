@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/ed25519"
 	"fmt"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -156,7 +157,10 @@ func (t *turn) judge(d *delivery, in *incoming) Verdict {
 				e.mu.Lock() // Held reads it
 				h.why = why
 				e.mu.Unlock()
+				t.batch.Put(keyHeld(id), encode(heldRecord{Raw: c.Raw(), Peer: h.peer[:], Why: strings.ToValidUTF8(why, "?"), At: h.at.UnixMilli(), Ask: h.ask}))
 			}
+		case e.dropped[id] != nil:
+			return Verdict{Accept, "a person dropped it here"}
 		case len(e.held) >= e.cfg.MaxHeld:
 			return Verdict{Refuse, "too many changes are held already"}
 		default:
@@ -165,10 +169,10 @@ func (t *turn) judge(d *delivery, in *incoming) Verdict {
 		return Verdict{Hold, why}
 	}
 	if in.verified == unverified {
-		return hold("its grant is not known here")
+		return hold(whyUnknown)
 	}
 	if e.clock.ahead(c.Stamp, t.wall, t.synced) {
-		return hold("its time is more than 5 minutes ahead of this node's")
+		return hold(whyAhead)
 	}
 	v := e.cfg.Gate.Admit(c, view{e})
 	switch v.Outcome {

@@ -108,7 +108,7 @@ func TestSalvagedChangesWaitForAPerson(t *testing.T) {
 	if _, err := b.e.Approve(t.Context(), only.ID); err != ErrUnknownChange {
 		t.Fatalf("a second time: %v", err)
 	}
-	if err := b.e.DropHeld(t.Context(), b.e.Held()[0].ID); err != nil {
+	if err := b.e.DropHeld(t.Context(), b.e.Held()[0].ID, Dropped{By: "boss"}); err != nil {
 		t.Fatal(err)
 	}
 	still(0)

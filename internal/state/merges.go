@@ -241,6 +241,15 @@ func words(f field, c crdt.Cell, value []byte) string {
 	if t, ok := shaped(c, value); ok {
 		return t
 	}
+	if c.Table == TableDirectory {
+		if e := (wireEntry{}); unmarshal(value, &e) {
+			t := strings.TrimSpace(e.Number + " " + e.Name)
+			if e.Disabled {
+				t += ", disabled"
+			}
+			return t
+		}
+	}
 	if t := string(value); !strings.ContainsFunc(t, func(r rune) bool { return r < ' ' || r == '\uFFFD' }) {
 		return t
 	}

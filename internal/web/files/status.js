@@ -42,7 +42,7 @@ export function showStatus(s) {
     o.changes && many(o.changes, "change") + " not acknowledged by " + many(o.peers, "neighbour"),
     o.outbox && many(o.outbox, "change") + " written here for other shops",
     o.blobs && many(o.blobs, "recording") + " on the way",
-    (s.held || []).length && many(s.held.length, "change") + " waiting for trust or time",
+    s.heldTotal && many(s.heldTotal, "change") + " waiting for trust or time",
   ].filter(Boolean);
   out.push(p(owed.length ? owed.join("; ") + "." : "Nothing is owed to anybody."));
   const only = s.onlyHere;
