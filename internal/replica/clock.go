@@ -21,8 +21,9 @@ type clock struct {
 	borrowed bool
 	offset   int64 // ms, added to the wall clock while it is clearly wrong
 
-	// When the wall clock was last believed, and what it said: if it jumps while
-	// we run, time goes on from there.
+	// When this clock was last looked at, and what it said: if the wall clock jumps
+	// while we run, time goes on from there. Zero: not since the start, or since
+	// a member's time was taken.
 	believed time.Time
 	said     int64 // ms
 }
@@ -46,18 +47,22 @@ func (k *clock) wall(now time.Time, synced bool) int64 {
 	return 0
 }
 
-// tick notes that the wall clock is believed at an instant, or, if it has jumped
-// to what is clearly wrong since it was, goes on from there.
+// tick follows the wall clock. When it jumps to what is clearly wrong, and when
+// it jumps again while it is, time goes on from what it was.
 func (k *clock) tick(wall, now time.Time, synced bool) {
-	switch ms := wall.UnixMilli(); {
-	case !k.wrong(ms, synced):
-		k.believed, k.said = now, ms
-	case k.borrowed:
-	case k.believed.IsZero(): // since the start: time goes on from what the disk knows
-		k.borrowed, k.offset = true, k.last.Millis()-ms
-	default:
-		k.borrowed, k.offset = true, k.said+now.Sub(k.believed).Milliseconds()-ms
+	ms := wall.UnixMilli()
+	if k.wrong(ms, synced) {
+		went := k.said + now.Sub(k.believed).Milliseconds()
+		switch off := time.Duration(ms+k.offset-went) * time.Millisecond; {
+		case k.believed.IsZero() && k.borrowed: // from a member, just now
+		case k.believed.IsZero(): // since the start: time goes on from what the disk knows
+			k.borrowed, k.offset = true, k.last.Millis()-ms
+		case !k.borrowed || off.Abs() > tolerance:
+			k.borrowed, k.offset = true, went-ms
+		}
+		ms += k.offset
 	}
+	k.believed, k.said = now, ms
 }
 
 // borrow takes the time of a member, if ours is clearly wrong and the member's
@@ -68,6 +73,7 @@ func (k *clock) borrow(theirs crdt.Stamp, now time.Time, synced bool) (took bool
 		return false
 	}
 	k.borrowed, k.offset = true, theirs.Millis()-ms
+	k.believed = time.Time{}
 	return true
 }
 

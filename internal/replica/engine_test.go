@@ -45,6 +45,37 @@ func TestAcknowledgedWritesAreThereAfterARestart(t *testing.T) {
 	n.want(siteA, "u1", "name", "A.")
 }
 
+// A wall clock that is clearly wrong and jumps again, and one that jumps while
+// nothing happens: time goes on from what it was.
+func TestTheClockGoesOnWhateverTheWallSays(t *testing.T) {
+	mono := time.Date(2026, 11, 2, 9, 0, 0, 0, time.UTC)
+	k := &clock{last: crdt.MakeStamp(mono.UnixMilli(), 0)}
+	at := func(skew time.Duration) int64 {
+		wall := mono.Add(skew)
+		k.tick(wall, mono, false)
+		return k.wall(wall, false) - mono.UnixMilli()
+	}
+	const year = 365 * 24 * time.Hour
+	for i, skew := range []time.Duration{0, -10 * year, -46 * year, -10 * year, 0, 10 * year, -46 * year} {
+		if off := at(skew); off != 0 {
+			t.Errorf("%d: %v wrong, the clock is %d ms off", i, skew, off)
+		}
+		mono = mono.Add(10 * time.Minute)
+	}
+	k = &clock{last: crdt.MakeStamp(mono.UnixMilli(), 0)}
+	mono = mono.Add(time.Hour) // it was off for an hour, and wakes in 1970
+	if off := at(-46 * year); off != -time.Hour.Milliseconds() {
+		t.Errorf("after an hour without power the clock is %d ms off", off)
+	}
+	if !k.borrow(crdt.MakeStamp(mono.UnixMilli(), 0), mono.Add(-46*year), false) {
+		t.Error("a member's time is not taken")
+	}
+	mono = mono.Add(time.Second)
+	if off := at(-46 * year); off != 0 {
+		t.Errorf("after a member told the time the clock is %d ms off", off)
+	}
+}
+
 func TestStampsStayUniqueWhenTheClockStepsBack(t *testing.T) {
 	n, m := alone(t)
 	now := time.Now()

@@ -50,6 +50,11 @@ func (e *Engine) retryHeld() {
 	}
 	ids := make([]crdt.ID, 0, len(e.held))
 	now, synced := e.wall(), e.cfg.Synced()
+	if len(e.held) > 0 { // nothing else may look at the clock for long
+		e.mu.Lock()
+		e.clock.tick(now, e.cfg.Now(), synced)
+		e.mu.Unlock()
+	}
 	for id, h := range e.held {
 		if h.busy || h.ask {
 			continue

@@ -6,7 +6,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"log/slog"
 	"math/rand/v2"
 	"slices"
 	"time"
@@ -75,7 +74,7 @@ func (b *box) start() error {
 	}
 	b.store = store
 	b.st, err = replica.NewStepper(replica.Config{Node: b.id, Fleet: fleetID, Auth: b.auth, Sign: func(m []byte) []byte { return ed25519.Sign(b.key, m) },
-		Disk: store, Gate: gate{b.w}, Topo: topology{b}, Mesh: port{b}, Random: rand.NewChaCha8(seed), Log: slog.New(slog.DiscardHandler),
+		Disk: store, Gate: gate{b.w}, Topo: topology{b}, Mesh: port{b}, Random: rand.NewChaCha8(seed), Log: b.w.story.With("box", b.index),
 		Now:  func() time.Time { return beginning.Add(b.w.now) },
 		Wall: func() time.Time { return beginning.Add(b.w.now + b.skew) }, Verify: b.w.verify,
 		LinkChanged: b.linkChanged, Machine: fmt.Sprint("machine ", b.index)})

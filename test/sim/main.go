@@ -11,6 +11,7 @@ package main
 import (
 	"flag"
 	"fmt"
+	"log/slog"
 	"os"
 	"time"
 )
@@ -19,6 +20,7 @@ func main() {
 	nodes := flag.Int("nodes", 12, "boxes; in a sweep at most so many")
 	seed := flag.Uint64("seed", 1, "what all chance is drawn from; in a sweep the first")
 	sweep := flag.Int("sweep", 0, "run so many seeds")
+	verbose := flag.Bool("v", false, "one seed: tell what happens")
 	steps := flag.Int("steps", 80, "things that happen before all is healed")
 	flag.Parse()
 	begun := time.Now()
@@ -40,7 +42,16 @@ func main() {
 		}
 		return
 	}
-	r := run(*seed, *nodes, *steps)
+	w := newWorld(*seed, *nodes)
+	if *verbose {
+		w.story = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug, ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+			if a.Key == slog.TimeKey {
+				return slog.Duration("at", w.now)
+			}
+			return a
+		}}))
+	}
+	r := play(w, *steps)
 	tell(r)
 	fmt.Printf("%d boxes at %d sites, seed %d: %d writes, %d messages, %d bytes, %v of time in %v; settled %v after the heal; trace %s; %d faults\n",
 		*nodes, r.sites, *seed, r.writes, r.messages, r.bytes, r.virtual.Round(time.Second), time.Since(begun).Round(time.Millisecond), r.settled.Round(time.Millisecond), r.trace, len(r.faults))

@@ -113,7 +113,9 @@ func (s *schedule) step() {
 		s.must(b.start())
 		return
 	}
-	switch s.rng.IntN(18) {
+	kind := s.rng.IntN(18)
+	s.story.Info("Step", "box", b.index, "kind", kind)
+	switch kind {
 	case 0: // a cut through the fleet
 		n := 2 + s.rng.IntN(3)
 		group := make([]int, len(s.boxes))

@@ -8,6 +8,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"hash"
+	"log/slog"
 	"math/rand/v2"
 	"time"
 
@@ -40,7 +41,8 @@ type world struct {
 	harm     func(*box, disk.Store) disk.Store // a planted bug between engine and disk; nil: none
 	truth    truth
 	writes   int
-	dropped  []string // links that an engine dropped, with its reason
+	story    *slog.Logger // what happens, for who looks into a seed
+	dropped  []string     // links that an engine dropped, with its reason
 }
 
 var (
@@ -73,7 +75,7 @@ func (q *events) Pop() any {
 // newWorld makes a fleet of n boxes; about every third site has two.
 func newWorld(seed uint64, n int) *world {
 	w := &world{seed: seed, rng: rand.New(rand.NewPCG(seed, 7)), byID: map[crdt.NodeID]*box{}, genuine: map[crdt.ID]bool{},
-		trace: sha256.New(), groups: make([]int, n), truth: newTruth()}
+		trace: sha256.New(), groups: make([]int, n), truth: newTruth(), story: slog.New(slog.DiscardHandler)}
 	w.delay = time.Duration(1+w.rng.IntN(300)) * time.Millisecond
 	var members []overlay.Member
 	site := 0
