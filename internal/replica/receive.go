@@ -191,7 +191,13 @@ func (t *turn) judge(d *delivery, in *incoming) Verdict {
 		t.stage(staged{c: c, peer: d.peer, out: true, free: in.again})
 		return v
 	}
-	t.stage(staged{c: c, peer: d.peer, free: in.again})
+	from := d.peer
+	if in.again {
+		// Who brought a change that was held may have lost it since, with its disk,
+		// and nobody noticed: what is held is in no fingerprint. It is told again.
+		from = Peer{}
+	}
+	t.stage(staged{c: c, peer: from, free: in.again})
 	return v
 }
 

@@ -131,6 +131,7 @@ func (w *world) run(until time.Duration) {
 
 // note makes part of the trace what happened.
 func (w *world) note(what string, from, to *box, b []byte) {
+	w.story.Debug(what, "from", from.index, "to", to.index, "body", fmt.Sprintf("%x", b))
 	fmt.Fprintf(w.trace, "%d %s %d %d %x\n", w.now, what, from.index, to.index, sha256.Sum256(b))
 }
 
