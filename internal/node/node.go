@@ -325,6 +325,7 @@ func (n *Node) openState(ctx context.Context, cancel context.CancelCauseFunc, ro
 		TrustMoved: func(v replica.View, _ []crdt.Cell) { n.book.Sync(v.Set(crdt.Trust)) },
 		Equivocal:  n.equivocal,
 		Offered:    n.offered,
+		Remember:   state.Remembered,
 		First: func(v replica.View, p replica.Peer, scope crdt.Scope) []crdt.ID {
 			if g, err := n.book.Member(site.NodeID(p)); err == nil && scope == crdt.Fleet {
 				return state.NeededFirst(v, g.Site)

@@ -129,8 +129,9 @@ type memory struct {
 	mu    sync.Mutex
 	since time.Time
 
-	bytes int       // of keys and values on disk, as last counted, and what came since
-	next  time.Time // when to look again
+	bytes  int       // of keys and values on disk, as last counted, and what came since
+	next   time.Time // when to look again
+	shrink bool      // it is being brought below three quarters of what may be
 }
 
 // recall reads since when there is a history; a new one begins now.
@@ -201,7 +202,7 @@ func (e *Engine) expireHistory(now time.Time) (more bool, err error) {
 	}
 	e.history.bytes = total
 	limit := now.Add(-e.cfg.HistoryKeep).UnixMilli() // what is older goes
-	if total > e.cfg.HistoryBytes {
+	if e.history.shrink = total > e.cfg.HistoryBytes || e.history.shrink && total > e.cfg.HistoryBytes*3/4; e.history.shrink {
 		slices.SortFunc(all, func(a, b item) int { return cmp.Compare(a.at, b.at) })
 		for i := 0; total > e.cfg.HistoryBytes*3/4 && i < len(all); i++ { // not again at once
 			total -= all[i].size

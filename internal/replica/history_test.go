@@ -131,3 +131,25 @@ func TestHistoryIsBoundedInBytes(t *testing.T) {
 		t.Errorf("after a start it says since %s, not %s", again, since)
 	}
 }
+
+// TestOnlyWhatIsWorthItIsRemembered: a cell that is computed from others is not.
+func TestOnlyWhatIsWorthItIsRemembered(t *testing.T) {
+	n, m := alone(t)
+	n.cfg.Remember = func(c crdt.Cell) bool { return c.Field != "derived" }
+	n.mustStart(m)
+	defer n.stop()
+	for _, v := range []string{"a", "b", "c"} {
+		n.mustPut(siteA, "u1", "name", v)
+		n.mustPut(siteA, "u1", "derived", v)
+	}
+	got := pasts(t, n.e, crdt.Cell{})
+	if len(got) != 2 || got[0].Cell.Field != "name" || got[1].Cell.Field != "name" {
+		t.Errorf("%+v", got)
+	}
+	if got := pasts(t, n.e, crdt.Cell{Scope: siteA, Record: "u1"}); len(got) != 2 {
+		t.Errorf("of the record: %+v", got)
+	}
+	if got := pasts(t, n.e, crdt.Cell{Scope: siteA, Record: "u"}); len(got) != 0 {
+		t.Errorf("of a record whose id begins the same: %+v", got)
+	}
+}

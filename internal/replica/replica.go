@@ -177,9 +177,12 @@ type Config struct {
 	Coalesce    time.Duration // how long a change may wait for others on its way out; default 50 ms
 	HistoryKeep time.Duration // displaced versions are kept this long; default 90 days
 	// HistoryBytes is how much of them is kept on disk; the oldest go first.
-	// Default 32 MB, about 100,000 values.
+	// Default 8 MB, about 35,000 values.
 	HistoryBytes int
-	MaxHeld      int // held changes kept at most; default 20,000
+	// Remember says whether what a cell said is worth a place in the history. It
+	// must be quick and not call the engine. Nil: of every cell.
+	Remember func(crdt.Cell) bool
+	MaxHeld  int // held changes kept at most; default 20,000
 }
 
 func (c *Config) defaults() error {
@@ -214,7 +217,7 @@ func (c *Config) defaults() error {
 		c.HistoryKeep = 90 * 24 * time.Hour
 	}
 	if c.HistoryBytes == 0 {
-		c.HistoryBytes = 32 << 20
+		c.HistoryBytes = 8 << 20
 	}
 	if c.MaxHeld == 0 {
 		c.MaxHeld = 20_000

@@ -349,6 +349,9 @@ func (e *Engine) settle(sc *scope, fx crdt.Effect, now time.Time) {
 		e.prune(sc, id)
 	}
 	for _, d := range fx.Displaced {
+		if e.cfg.Remember != nil && !e.cfg.Remember(d.Cell) {
+			continue
+		}
 		e.chores.history = append(e.chores.history, past{
 			Scope: []byte(d.Cell.Scope), Table: d.Cell.Table, Record: []byte(d.Cell.Record), Field: []byte(d.Cell.Field),
 			Actor: uint64(d.Version.Actor), Stamp: uint64(d.Version.Stamp), ID: d.Version.ID[:], Node: d.Version.Node[:], Author: d.Version.By[:],

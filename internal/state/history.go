@@ -46,7 +46,19 @@ type FieldEdit struct {
 	before []byte
 }
 
-// Since when this node remembers what was overwritten.
+// Remembered says whether what a cell said is worth a place in the history:
+// not what is computed from other records. What only a newer version of the
+// program knows is.
+func Remembered(c crdt.Cell) bool {
+	t, known := schema[c.Table]
+	if !known {
+		return true
+	}
+	f, ok := t.fields[c.Field]
+	return !ok || f.policy != Derived
+}
+
+// rememberedSince says since when this node remembers what was overwritten.
 func (s *State) rememberedSince() time.Time {
 	if s.cfg.HistorySince == nil {
 		return time.Time{}

@@ -370,3 +370,14 @@ func FuzzMergeID(f *testing.F) {
 		}
 	})
 }
+
+func TestWhatIsComputedIsNotRemembered(t *testing.T) {
+	for c, want := range map[crdt.Cell]bool{
+		{Table: TableUser, Field: userName}: true, {Table: TableUser, Field: userGreeting + "busy"}: true, {Table: TableGroup, Field: "\x20someone"}: true,
+		{Table: TableInvite, Field: inviteClaim}: true, {Table: TableRoam, Field: roamAt}: false, {Table: TableDirectory, Field: dirEntry}: false,
+		{Table: TableNode, Field: nodeMesh}: false, {Table: TableNode, Field: nodeName}: true, {Table: 9999, Field: "of a newer version"}: true} {
+		if got := Remembered(c); got != want {
+			t.Errorf("table %d field %q: %t", c.Table, c.Field, got)
+		}
+	}
+}
