@@ -208,6 +208,7 @@ type Machine struct {
 	peers map[Peer]*peer
 	away  map[Peer]*peer // linked, and no neighbours at the moment
 	order []Peer
+	told  map[crdt.Scope]uint64 // arrivals up to here may be sent
 	ready Ready
 }
 
@@ -287,7 +288,7 @@ func (p *peer) count(s crdt.Scope) *counts {
 }
 
 // New makes a machine that knows no neighbours yet.
-func New(v View) *Machine { return &Machine{view: v, peers: map[Peer]*peer{}, away: map[Peer]*peer{}} }
+func New(v View) *Machine { return &Machine{view: v, peers: map[Peer]*peer{}, away: map[Peer]*peer{}, told: map[crdt.Scope]uint64{}} }
 
 // Configure replaces the neighbours. Links of those that stay go on.
 func (m *Machine) Configure(ns []Neighbour) {
@@ -369,8 +370,13 @@ func (m *Machine) LinkDown(id Peer) {
 	m.pump()
 }
 
-// Changed says that changes of a scope were stored, or that the outbox grew.
-func (m *Machine) Changed(crdt.Scope) { m.pump() }
+// Changed says that changes of a scope were stored, or that the outbox grew. What
+// arrives is sent when this was called, and not before: who waits a moment with
+// it sends what comes in that moment together.
+func (m *Machine) Changed(s crdt.Scope) {
+	m.told[s] = m.view.Head(s)
+	m.pump()
+}
 
 // Receive takes one message. A peer that breaks the rules is dropped.
 func (m *Machine) Receive(id Peer, body []byte) {
@@ -550,7 +556,8 @@ func (m *Machine) hello(p *peer, h hello) error {
 		m.ready.Heads = append(m.ready.Heads, Ack{p.Peer, s, hs.Head})
 		c := p.count(s)
 		x := &exchange{counts: c, stale: c.batches}
-		x.seen = m.view.Head(s)
+		m.told[s] = m.view.Head(s)
+		x.seen = m.told[s]
 		p.scopes[s] = x
 		delete(p.clear, s)
 		fp := m.view.Fingerprint(s)

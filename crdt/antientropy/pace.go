@@ -71,17 +71,25 @@ func (e *express) went(n uint64) bool {
 
 // hurry sends what came since the last look, if it is little and much waits.
 func (m *Machine) hurry(p *peer, s crdt.Scope, x *exchange) {
-	head := m.view.Head(s)
+	head := m.told[s]
 	from := max(x.seen, x.sent)
 	x.seen = max(head, x.seen)
 	if head <= from || x.sent == 0 || x.skipped || from == x.sent && len(x.give) == 0 && p.room() {
 		return // nothing came, or it does not wait
 	}
 	as := m.view.After(s, from, fewBytes)
+	size := 0
+	for i, a := range as {
+		if a.N > head {
+			as = as[:i]
+			break
+		}
+		size += a.Size
+	}
 	if len(x.early) > mostEarly/2 { // some were replaced before their turn
 		maps.DeleteFunc(x.early, func(n uint64, _ bool) bool { return n <= x.sent })
 	}
-	if len(as) == 0 || as[len(as)-1].N < head || x.ahead+len(as) > fewChanges || len(x.early)+len(as) > mostEarly {
+	if len(as) == 0 || size >= fewBytes || x.ahead+len(as) > fewChanges || len(x.early)+len(as) > mostEarly {
 		return
 	}
 	msg := batchMsg{Scope: []byte(s), N: x.sent}

@@ -51,6 +51,9 @@ func (m *Machine) next(p *peer, s crdt.Scope, x *exchange) bool {
 	msg := batchMsg{Scope: []byte(s)}
 	size, all := 0, true
 	for _, a := range as {
+		if a.N > m.told[s] {
+			break
+		}
 		if x.went(a.N) {
 			msg.N = a.N
 			continue

@@ -239,10 +239,25 @@ func (l *link) written(n uint32) {
 	}
 }
 
+// together is how many bytes of small frames are written at once: one packet
+// costs less than two.
+const together = 1200
+
 func (l *link) write() {
+	var out []byte
+	var ends []uint32 // the frames in it that want an acknowledgement
 	for {
 		head, body, n, ok := l.next()
-		if !ok {
+		if ok {
+			out = append(append(out, head...), body...)
+			if n != 0 {
+				ends = append(ends, n)
+			}
+			if len(out) < together {
+				continue
+			}
+		}
+		if len(out) == 0 {
 			select {
 			case <-l.wake:
 				continue
@@ -251,14 +266,18 @@ func (l *link) write() {
 			}
 		}
 		// Whether frames get on is seen to by look; this is for the rest.
-		l.c.SetWriteDeadline(time.Now().Add(giveUp*time.Millisecond + time.Duration(len(body))*time.Second/2048))
-		if _, err := l.c.Write(append(head, body...)); err != nil {
+		l.c.SetWriteDeadline(time.Now().Add(giveUp*time.Millisecond + time.Duration(len(out))*time.Second/2048))
+		if _, err := l.c.Write(out); err != nil {
 			l.fail(fmt.Errorf("send to the peer: %w", err))
 			return
 		}
-		if n != 0 {
+		for _, n := range ends {
 			l.written(n)
 		}
+		if out = out[:0]; cap(out) > 64<<10 {
+			out = nil
+		}
+		ends = ends[:0]
 	}
 }
 
