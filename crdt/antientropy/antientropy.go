@@ -288,7 +288,9 @@ func (p *peer) count(s crdt.Scope) *counts {
 }
 
 // New makes a machine that knows no neighbours yet.
-func New(v View) *Machine { return &Machine{view: v, peers: map[Peer]*peer{}, away: map[Peer]*peer{}, told: map[crdt.Scope]uint64{}} }
+func New(v View) *Machine {
+	return &Machine{view: v, peers: map[Peer]*peer{}, away: map[Peer]*peer{}, told: map[crdt.Scope]uint64{}}
+}
 
 // Configure replaces the neighbours. Links of those that stay go on.
 func (m *Machine) Configure(ns []Neighbour) {

@@ -101,6 +101,11 @@ func TestATopologyThatChangesOnOneSideGoesOn(t *testing.T) {
 			w.collect(0)
 			w.collect(1)
 			w.settle()
+			for i, x := range []*box{a, b} { // the model has the same changes in every scope
+				x.m.Changed(more[1])
+				w.collect(i)
+			}
+			w.settle()
 			if err := w.equal(); err != nil {
 				t.Fatal(err)
 			}

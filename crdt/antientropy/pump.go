@@ -51,14 +51,14 @@ func (m *Machine) next(p *peer, s crdt.Scope, x *exchange) bool {
 	msg := batchMsg{Scope: []byte(s)}
 	size, all := 0, true
 	for _, a := range as {
-		if a.N > m.told[s] {
-			break
-		}
 		if x.went(a.N) {
 			msg.N = a.N
 			continue
 		}
 		if a.From != p.Peer || a.N <= x.echo {
+			if a.N > m.told[s] {
+				break // it waits a moment for others
+			}
 			b, err := m.view.Bytes(a.ID)
 			if err != nil {
 				all = false
