@@ -3,6 +3,7 @@ package main
 import (
 	"net/http"
 	"net/url"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -11,18 +12,21 @@ import (
 
 func historyCommand(s *settings) *cobra.Command {
 	return &cobra.Command{
-		Use: "history [KIND] RECORD", Short: "Who changed what, when and at which box, as far as this box remembers",
-		Args: args(1, 2, "a number, a name or an id, with its kind before it if need be: user, device, group, menu, trunk, number, hours, phone, shop, site, node, fleet or message"),
+		Use: "history [[KIND] RECORD]", Short: "Who changed what, when and at which box, as far as this box remembers",
+		Args: args(0, 2, "a number, a name or an id, with its kind before it if need be: user, device, group, menu, trunk, number, hours, phone, shop, site, node, fleet or message"),
 		Long: "RECORD is a number, an extension, a name or an id. KIND is user, device, group, menu, trunk, number, hours, phone, shop, site, node, fleet or message;\n" +
-			"it is needed where several have the name. shop, site and fleet need no RECORD. The first column names the change, for \"ccnode undo\".",
-		Example: "  ccnode history 201\n  ccnode history group sales\n  ccnode history shop",
+			"it is needed where several have the name. shop, site and fleet need no RECORD. Without anything it shows the newest 100 changes. The first column names the change, for \"ccnode undo\".",
+		Example: "  ccnode history\n  ccnode history 201\n  ccnode history group sales\n  ccnode history shop",
 		RunE: func(cmd *cobra.Command, a []string) error {
-			q := url.Values{"record": {a[len(a)-1]}}
+			q := url.Values{}
 			switch {
+			case len(a) == 0:
 			case len(a) == 2:
-				q.Set("kind", a[0])
+				q = url.Values{"kind": {a[0]}, "record": {a[1]}}
 			case a[0] == "shop" || a[0] == "site" || a[0] == "fleet":
 				q = url.Values{"kind": {a[0]}}
+			default:
+				q = url.Values{"record": {a[0]}}
 			}
 			x, err := ask[api.History](cmd, s, http.MethodGet, "/history?"+q.Encode(), nil)
 			if err != nil {
@@ -33,7 +37,10 @@ func historyCommand(s *settings) *cobra.Command {
 				for _, c := range x.Changes {
 					for _, f := range c.Fields {
 						of := f.Field
-						if f.Record != x.Record && x.Kind == "user" && len(f.Record) > 6 && f.Record[:6] == "device" {
+						switch {
+						case x.Kind == "all":
+							of = f.Record + ": " + of
+						case x.Kind == "user" && strings.HasPrefix(f.Record, "device"):
 							of = "device " + of
 						}
 						t.row(c.ID, moment(c.At), dash(c.By), dash(c.Node), of, oldWords(f), dash(f.New), stateWords(f.State))

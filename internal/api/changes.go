@@ -51,7 +51,8 @@ type Undone struct {
 type Changes interface {
 	Merges(ctx context.Context, closed bool) ([]Merge, error)
 	KeepMerge(ctx context.Context, by, id, version string) error
-	// History finds the record by kind (may be empty) and a number, name or id.
+	// History finds the record by kind (may be empty) and a number, name or id;
+	// without both it tells the newest changes of all.
 	History(ctx context.Context, kind, who string) (History, error)
 	// Undo writes what was there before a change; yes: also over what somebody
 	// changed since.
@@ -76,7 +77,7 @@ func registerChanges(h huma.API, b Changes) {
 		})
 	huma.Register(h, op("history", get, "/history", "Who changed what of a record", "merges"),
 		func(ctx context.Context, in *struct {
-			Record string `query:"record" doc:"Number, extension, name or id; may be left out for shop, site and fleet" maxLength:"120"`
+			Record string `query:"record" doc:"Number, extension, name or id; may be left out for shop, site and fleet. Without record and kind: the newest 100 changes of the site" maxLength:"120"`
 			Kind   string `query:"kind" doc:"user, device, group, menu, trunk, number, hours, phone, shop, site, node, fleet, message; needed if the name is not enough" maxLength:"20"`
 		}) (*body[History], error) {
 			x, err := b.History(ctx, in.Kind, in.Record)

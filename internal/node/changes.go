@@ -62,7 +62,12 @@ func (b *backend) KeepMerge(ctx context.Context, by, id, version string) error {
 }
 
 func (b *backend) History(_ context.Context, kind, who string) (api.History, error) {
-	h, err := b.n.state.History(kind, who)
+	h, err := state.History{}, error(nil)
+	if kind == "" && who == "" {
+		h, err = b.n.state.Recent()
+	} else {
+		h, err = b.n.state.History(kind, who)
+	}
 	if err != nil {
 		return api.History{}, unknown(err)
 	}

@@ -258,6 +258,23 @@ func TestUndoOfRecordsKeepsThemValid(t *testing.T) {
 	if v, _ := Get[site.Group](a1.State, g.ID); len(v.Members) != 2 {
 		t.Errorf("members: %v", v.Members)
 	}
+	recent, err := a1.Recent()
+	w.must(err)
+	if c := recent.Changes[0]; len(c.Fields) != 1 || c.By != "Bob Builder" || c.Fields[0].Record != "group sales" || c.Fields[0].Old != shownOut || c.Fields[0].New != shownIn {
+		t.Errorf("the newest change: %+v", c)
+	}
+	for i, c := range recent.Changes[1:] {
+		if c.At.After(recent.Changes[i].At) {
+			t.Errorf("not in order: %s after %s", c.At, recent.Changes[i].At)
+		}
+	}
+	for i := range recentChanges {
+		w.set(a1, u1.ID, "", Patch{Name: ptr(fmt.Sprint("Ana ", i))})
+	}
+	if recent, err = a1.Recent(); err != nil || len(recent.Changes) != recentChanges || recent.Changes[0].Fields[0].New != fmt.Sprint("Ana ", recentChanges-1) || !recent.Changes[recentChanges-1].Fields[0].Known {
+		t.Errorf("%d changes, %v", len(recent.Changes), err)
+	}
+	w.heal()
 	change(func(v *site.Group) { v.Number = "301" })
 	id := last(t, a1, "sales", "number")
 	w.create(a1, "300", "Eve")

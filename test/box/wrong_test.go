@@ -87,7 +87,7 @@ func TestWrongWords(t *testing.T) {
 		{"merges keep nothing 1", notFound, "nothing|merges"},
 		{"merges keep", usage, "the merge's id"},
 		{"merges keep nothing both", notFound, "nothing|merges"},
-		{"history", usage, "a number, a name or an id"},
+		{"history a b c", usage, "a number, a name or an id"},
 		{"history nobody", notFound, "nobody|group"},
 		{"history planet 201", refused, "planet|group"},
 		{"history group 201", notFound, "group 201"},

@@ -460,6 +460,9 @@ func (w *World) messages(args []string) (out []string, err error) {
 		if m.Heard {
 			line += ", heard"
 		}
+		if m.Folder != string(site.Inbox) {
+			line += ", folder " + m.Folder
+		}
 		heard, err := w.sounds(ctx, b, w.id(args[0]), m.ID)
 		if err != nil {
 			heard = err.Error()
