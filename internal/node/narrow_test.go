@@ -51,18 +51,11 @@ func (b *box) strangers(n int) {
 	wg.Wait()
 }
 
-// TestANewBoxServesItsUsersWhileTheDirectoryFills: a replacement joins a site of
-// 20 users over a line of 64 kbit/s. Its users' telephones register and call each
-// other within a minute, while the directory of the fleet is still on its way, and
-// status says how far that is.
-func TestANewBoxServesItsUsersWhileTheDirectoryFills(t *testing.T) {
-	entries, patience := 30_000, time.Minute
-	if os.Getenv("CCNODE_LONG") == "1" {
-		entries, patience = 300_000, 6*time.Minute
-	}
-	h, s, c := newBox(t, "hub"), newBox(t, "shop"), newBox(t, "replacement")
+// narrow puts a network with a rate between boxes.
+func narrow(t *testing.T, bs ...*box) *wanrelay.Relay {
+	t.Helper()
 	var nodes []wanrelay.Node
-	for i, b := range []*box{h, s, c} {
+	for i, b := range bs {
 		in := b.cfg.Listen[0].As4()
 		out := netip.AddrFrom4([4]byte{127, 201 + byte(i), in[2], in[3]})
 		b.cfg.Advertise, b.cfg.AdvertiseOnly = out.String(), true
@@ -73,6 +66,69 @@ func TestANewBoxServesItsUsersWhileTheDirectoryFills(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(wan.Close)
+	return wan
+}
+
+// ownUsers counts the users of its site that a box has.
+func (b *box) ownUsers() (n int) {
+	b.n.engine.View(func(v replica.View) {
+		n = len(v.Set(crdt.SiteScope(b.n.member.Site)).Records(state.TableUser))
+	})
+	return n
+}
+
+// TestABoxThatWasSwitchedOffWhileItJoined: a box that has a part of its site's
+// users, and started again reaches nobody who has the others, does not open its
+// port: a telephone would be told that its user is unknown. Later it goes on.
+func TestABoxThatWasSwitchedOffWhileItJoined(t *testing.T) {
+	s, c := newBox(t, "shop"), newBox(t, "replacement")
+	wan := narrow(t, s, c)
+	s.up("")
+	const users = 200
+	for i := range users {
+		s.user(fmt.Sprint(201+i), fmt.Sprint("User", i))
+	}
+	token := s.invite("")
+	wan.Shape(48)
+	c.start(token)
+	c.hear("waiting for the fleet") // said after three seconds
+	until(t, "some of the users are there", func() bool { return c.ownUsers() > 10 })
+	c.down()
+	if n := c.ownUsers(); n >= users {
+		t.Fatalf("all %d are there already", n)
+	}
+	wan.Cut("shop")
+	c.start("")
+	wait := time.After(2 * time.Second)
+	for over := false; !over; {
+		select {
+		case l := <-c.told:
+			if contains(l, "ccnode: ") {
+				t.Fatalf("it serves with %d of %d users", c.ownUsers(), users)
+			}
+		case <-wait:
+			over = true
+		}
+	}
+	wan.Shape(0)
+	wan.Heal()
+	c.hear("ccnode: ")
+	if n := c.ownUsers(); n != users {
+		t.Errorf("it serves with %d of %d users", n, users)
+	}
+}
+
+// TestANewBoxServesItsUsersWhileTheDirectoryFills: a replacement joins a site of
+// 20 users over a line of 64 kbit/s. Its users' telephones register and call each
+// other within a minute, while the directory of the fleet is still on its way, and
+// status says how far that is.
+func TestANewBoxServesItsUsersWhileTheDirectoryFills(t *testing.T) {
+	entries, patience := 30_000, time.Minute
+	if os.Getenv("CCNODE_LONG") == "1" {
+		entries, patience = 300_000, 6*time.Minute
+	}
+	h, s, c := newBox(t, "hub"), newBox(t, "shop"), newBox(t, "replacement")
+	wan := narrow(t, h, s, c)
 	h.up("")
 	h.strangers(entries) // before the site, so that what is about it comes last in every order
 	s.up(h.invite("0002"))
@@ -173,11 +229,7 @@ func TestANewBoxServesItsUsersWhileTheDirectoryFills(t *testing.T) {
 	if filling < 0 || c.n.state.Entries() >= entries {
 		t.Errorf("the directory is said to be complete with %d of %d entries", c.n.state.Entries(), entries)
 	}
-	users := 0
-	c.n.engine.View(func(v replica.View) {
-		users = len(v.Set(crdt.SiteScope(c.n.member.Site)).Records(state.TableUser))
-	})
-	if users != 20 {
+	if users := c.ownUsers(); users != 20 {
 		t.Errorf("%d users of the site are here", users)
 	}
 	wan.Shape(0) // the rest comes, and status says so

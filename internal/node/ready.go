@@ -175,7 +175,7 @@ func (n *Node) fill(ctx context.Context) error {
 	if n.filled() && !n.refill && n.member.Filled || n.revoked() != nil {
 		return n.revoked()
 	}
-	n.web.doing("waiting for the fleet's data")
+	n.web.doing(n.filling())
 	for _, s := range n.sponsors() {
 		n.mesh.Dial(mesh.PeerID(s.Node))
 	}
@@ -192,6 +192,7 @@ func (n *Node) fill(ctx context.Context) error {
 		if err := n.revoked(); err != nil {
 			return err
 		}
+		n.web.doing(n.filling())
 		if n.now().Sub(again) > 3*time.Second {
 			again = n.now()
 			if !told {
@@ -216,9 +217,20 @@ func (n *Node) revoked() error {
 
 // ownHere says that what the telephones of our site need is here: trust and the
 // site's own state, as far as the others had it when they said hello. The
-// directory of the fleet fills later, and status says how far it is.
+// directory of the fleet fills later, and status says how far it is. A box that
+// was switched off while it joined waits for its key (filled), which was written
+// after all that the others had when it was admitted.
 func (n *Node) ownHere() bool {
 	return n.engine.Filling(crdt.Trust).Done() && n.engine.Filling(crdt.SiteScope(n.member.Site)).Done()
+}
+
+// filling says, to whoever asks meanwhile, how far what we wait for has come.
+func (n *Node) filling() string {
+	trust, own := n.engine.Filling(crdt.Trust), n.engine.Filling(crdt.SiteScope(n.member.Site))
+	if trust.Of == 0 {
+		return "waiting for the fleet's data"
+	}
+	return fmt.Sprintf("waiting for the fleet's data: of who belongs to it %d %% are here, of this site's own state %d %%", trust.Percent(), own.Percent())
 }
 
 func (n *Node) filled() bool {

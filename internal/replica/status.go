@@ -20,12 +20,12 @@ type Status struct {
 	Clock    crdt.Stamp
 	Scopes   []ScopeStatus // in the order of crdt.Scope.Compare
 	Peers    []PeerStatus  // neighbours, and others with a link
-	Held     int      // changes that wait for a person, for trust or for time
-	Outbox   int      // changes of scopes not held here that no holder has yet
-	ReadOnly error    // why no changes are taken; nil if they are
-	Damage   []string // what was found damaged since the start
-	Settled  bool     // nothing is owed to anybody, nothing held, nothing in the outbox
-	Only     Only     // what would be lost with this box
+	Held     int           // changes that wait for a person, for trust or for time
+	Outbox   int           // changes of scopes not held here that no holder has yet
+	ReadOnly error         // why no changes are taken; nil if they are
+	Damage   []string      // what was found damaged since the start
+	Settled  bool          // nothing is owed to anybody, nothing held, nothing in the outbox
+	Only     Only          // what would be lost with this box
 }
 
 // ScopeStatus is one scope here.
