@@ -53,6 +53,14 @@ func play(w *world, steps int) (r result) {
 		w.run(w.now + 30*time.Second)
 	}
 	r.settled = w.now - healed
+	// A box that finds a neighbour again goes by another neighbour's place no more:
+	// what it owes to it is looked at anew, after a pause of 15 minutes at most.
+	for i := 0; i < 4; i++ {
+		w.run(w.now + 16*time.Minute)
+		if w.settled() {
+			break
+		}
+	}
 	w.run(w.now + time.Minute) // acknowledgements
 	w.check()
 	said := w.messages
