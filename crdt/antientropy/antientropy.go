@@ -538,7 +538,7 @@ func (m *Machine) batch(p *peer, b batchMsg) error {
 }
 
 func (m *Machine) hello(p *peer, h hello) error {
-	p.heard, p.doubt, p.epoch = true, false, h.Epoch
+	p.heard, p.epoch = true, h.Epoch
 	m.ready.Clocks = append(m.ready.Clocks, Clock{p.Peer, crdt.Stamp(h.Clock)})
 	p.scopes = map[crdt.Scope]*exchange{}
 	if p.pushed == nil {
@@ -653,7 +653,7 @@ func (m *Machine) Owed(id Peer, limit int) (changes int) {
 	if p == nil {
 		return 0
 	}
-	if p.doubt {
+	if p.doubt && !(p.linked && p.heard) {
 		changes = 1 // it is owed a question
 	}
 	for _, s := range p.Shared {
@@ -702,22 +702,34 @@ func (m *Machine) Owed(id Peer, limit int) (changes int) {
 
 // Doubt says that this node may lack what others believe it has: its disk was
 // set back, or damaged. Nobody owes it that, so it has to ask: every neighbour
-// that was not heard since the start is wanted once.
+// is asked until what both have was compared to its end.
 func (m *Machine) Doubt() {
 	for _, p := range m.peers {
-		p.doubt = len(p.Shared) > 0 && !(p.linked && p.heard)
+		p.doubt = len(p.Shared) > 0 && !p.compared()
 	}
 	m.pump()
 }
 
-// Doubts says whether a neighbour is still to be asked.
-func (m *Machine) Doubts() bool {
-	for _, p := range m.peers {
-		if p.doubt {
-			return true
+// compared says that on the present link nothing is left to compare.
+func (p *peer) compared() bool {
+	if !p.linked || !p.heard {
+		return false
+	}
+	for _, s := range p.Shared {
+		if x := p.scopes[s]; x != nil && x.differs {
+			return false
 		}
 	}
-	return false
+	return true
+}
+
+// Doubts says whether a neighbour is still to be asked.
+func (m *Machine) Doubts() (yes bool) {
+	for _, p := range m.peers {
+		p.doubt = p.doubt && !p.compared()
+		yes = yes || p.doubt
+	}
+	return yes
 }
 
 // Drained says that everything this node knew was acknowledged by id on the

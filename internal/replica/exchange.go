@@ -400,7 +400,7 @@ func (x *exchange) drain() {
 			delete(x.contact(s.Peer).equal, s.Scope)
 		}
 		x.mu.Unlock()
-		if x.doubt && !x.ask && len(r.Clocks) > 0 && !x.machine.Doubts() {
+		if x.doubt && !x.ask && len(r.Clocks)+len(r.Equal)+len(r.Differ) > 0 && !x.machine.Doubts() {
 			x.doubt = false
 			x.e.chores.dead = append(x.e.chores.dead, keyDoubt)
 		}
