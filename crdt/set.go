@@ -102,6 +102,14 @@ func (s *Set) Len() int { return len(s.live) }
 // Has says whether a change is live here.
 func (s *Set) Has(id ID) bool { _, ok := s.live[id]; return ok }
 
+// Author is the node that wrote a live change; zero if it is not live here.
+func (s *Set) Author(id ID) (n NodeID) {
+	if e := s.live[id]; e != nil {
+		n = e.node
+	}
+	return n
+}
+
 // IDs lists the live changes, sorted.
 func (s *Set) IDs() []ID {
 	return slices.SortedFunc(maps.Keys(s.live), func(a, b ID) int { return bytes.Compare(a[:], b[:]) })

@@ -161,6 +161,7 @@ func (n *Node) warnings(st replica.Status, s api.Status) (out []string) {
 	if s.Fleet.Nodes == 1 {
 		out = append(out, "this box is alone: what it holds dies with it; add a second one: ccnode invite create")
 	}
+	out = append(out, n.quotaWarnings(st)...)
 	if n.keeper != nil {
 		out = append(out, n.keeper.words())
 	}

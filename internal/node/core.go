@@ -44,6 +44,21 @@ func (g gate) Admit(c *crdt.Change, _ replica.View) replica.Verdict {
 	return out
 }
 
+// removal says whether a change takes away what is here: no quota holds it.
+func (n *Node) removal(c *crdt.Change, v replica.View) bool {
+	if c.Scope != crdt.Trust {
+		return state.Removal(v, c)
+	}
+	for i := range c.Writes {
+		w := &c.Writes[i]
+		if w.Table != trust.TableRevocation && w.Table != trust.TableProof || len(w.Record) != len(site.NodeID{}) ||
+			n.book.Ever(site.NodeID([]byte(w.Record))) == nil {
+			return false
+		}
+	}
+	return true
+}
+
 // writer is the engine as state wants it.
 type writer struct{ e *replica.Engine }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -76,6 +77,28 @@ func (b *backend) HeldChange(_ context.Context, id string) (api.HeldDetail, erro
 		return api.HeldDetail{}, err
 	}
 	return b.n.heldDetail(h), nil
+}
+
+// quotaWarnings name the boxes that write more than their share.
+func (n *Node) quotaWarnings(st replica.Status) (out []string) {
+	held := map[site.NodeID]int{}
+	for _, h := range n.engine.Held() {
+		if h.Wait() == replica.ForQuota {
+			held[site.NodeID(h.Change.Node)]++
+		}
+	}
+	for id := range st.Left {
+		held[site.NodeID(id)] += 0
+	}
+	for id, k := range held {
+		w := fmt.Sprintf("%s writes more than its share: %d of its changes are held", n.nodeName(id), k)
+		if left := st.Left[crdt.NodeID(id)]; left > 0 {
+			w += fmt.Sprintf(", %d more were left where they are", left)
+		}
+		out = append(out, w+"; look at what it does (ccnode held list), or shut it out (ccnode node revoke)")
+	}
+	slices.Sort(out)
+	return out
 }
 
 func (n *Node) heldGone(err error) error {

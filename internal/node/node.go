@@ -44,6 +44,8 @@ type Options struct {
 	Now     func() time.Time
 	Rand    io.Reader
 	World   *World // nil: the real one
+	// Quota bounds what one other box can make this one keep. Zero: the default.
+	Quota crdt.Quota
 }
 
 // Node is one running box.
@@ -326,6 +328,7 @@ func (n *Node) openState(ctx context.Context, cancel context.CancelCauseFunc, ro
 		Equivocal:  n.equivocal,
 		Offered:    n.offered,
 		Remember:   state.Remembered,
+		Quota:      n.opt.Quota, Removal: n.removal,
 		First: func(v replica.View, p replica.Peer, scope crdt.Scope) []crdt.ID {
 			if g, err := n.book.Member(site.NodeID(p)); err == nil && scope == crdt.Fleet {
 				return state.NeededFirst(v, g.Site)

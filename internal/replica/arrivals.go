@@ -13,6 +13,10 @@ type arrivals struct {
 	order []arrival
 	at    map[crdt.ID]uint64
 	dead  int
+
+	authors []crdt.NodeID
+	author  map[crdt.NodeID]uint32 // where in authors
+	shares  []crdt.Share           // of authors, of what is live
 }
 
 type arrival struct {
@@ -20,13 +24,31 @@ type arrival struct {
 	id   crdt.ID
 	peer Peer
 	size int32
+	by   uint32 // where its author is in arrivals.authors
 }
 
-func (a *arrivals) add(n uint64, id crdt.ID, peer Peer, size int) {
+// share is what an author has live here.
+func (a *arrivals) share(author crdt.NodeID) crdt.Share {
+	if i, ok := a.author[author]; ok {
+		return a.shares[i]
+	}
+	return crdt.Share{}
+}
+
+func (a *arrivals) add(n uint64, id crdt.ID, peer Peer, author crdt.NodeID, size int) {
+	by, ok := a.author[author]
+	if !ok {
+		if a.author == nil {
+			a.author = map[crdt.NodeID]uint32{}
+		}
+		by = uint32(len(a.authors))
+		a.author[author], a.authors, a.shares = by, append(a.authors, author), append(a.shares, crdt.Share{})
+	}
+	a.shares[by].Add(size)
 	if a.at == nil {
 		a.at = map[crdt.ID]uint64{}
 	}
-	a.order = append(a.order, arrival{n, id, peer, int32(size)})
+	a.order = append(a.order, arrival{n, id, peer, int32(size), by})
 	a.at[id] = n
 	a.head = max(a.head, n)
 }
@@ -64,6 +86,7 @@ func (a *arrivals) remove(id crdt.ID) uint64 {
 	for a.order[i].n != n { // pruned ones before it; it is there, because at has it
 		i++
 	}
+	a.shares[a.order[i].by].Remove(int(a.order[i].size))
 	a.order[i] = arrival{}
 	a.dead++
 	if a.dead > 64 && a.dead > len(a.order)/2 {

@@ -20,7 +20,7 @@ func TestArrivalsAgainstAList(t *testing.T) {
 				n := a.head + 1
 				var id crdt.ID
 				binary.BigEndian.PutUint64(id[:], n)
-				a.add(n, id, Peer{}, 1)
+				a.add(n, id, Peer{}, crdt.NodeID{}, 1)
 				plain = append(plain, arrival{n: n, id: id})
 			case 2:
 				if len(plain) == 0 {

@@ -115,6 +115,5 @@ func (e *Engine) RetryHeld(ctx context.Context, id crdt.ID) (Verdict, error) {
 	case ask:
 		return Verdict{Hold, why}, nil
 	}
-	_, v, err := e.Submit(ctx, h.change.Raw())
-	return v, err
+	return e.judged(ctx, h.peer, h.change)
 }

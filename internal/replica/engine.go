@@ -34,6 +34,8 @@ type Engine struct {
 	self     crdt.ActorID
 	held     map[crdt.ID]*heldChange
 	dropped  map[crdt.ID]*Dropped
+	buckets  map[crdt.NodeID]*crdt.Bucket // what authors brought themselves, lately
+	left     map[crdt.NodeID]int          // changes of authors that were not kept here since the start
 	outbox   map[crdt.ID]*outgoing
 	readOnly error    // why no writes are taken; nil if they are
 	reports  []string // damage found and what was done, for the person on site
@@ -101,7 +103,7 @@ func New(cfg Config) (*Engine, error) {
 	if err := cfg.defaults(); err != nil {
 		return nil, err
 	}
-	e := &Engine{cfg: cfg, log: cfg.Log, stopped: make(chan struct{})}
+	e := &Engine{cfg: cfg, log: cfg.Log, stopped: make(chan struct{}), buckets: map[crdt.NodeID]*crdt.Bucket{}, left: map[crdt.NodeID]int{}}
 	e.inbox = newInbox()
 	e.watchers = newWatchers()
 	e.verifiers = newPool(e)

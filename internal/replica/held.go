@@ -66,7 +66,11 @@ func (e *Engine) retryHeld() {
 			h.unknownAt = e.trustMoves + 1
 			continue
 		}
-		if h.judgedAt == e.trustMoves && h.verified {
+		if strings.HasPrefix(h.why, whyQuota) {
+			if e.over(h.peer, h.change, e.scopeShare(h.change)) != "" {
+				continue // no room yet
+			}
+		} else if h.judgedAt == e.trustMoves && h.verified {
 			continue
 		}
 		ids = append(ids, id)
@@ -183,4 +187,20 @@ func (e *Engine) TrustChanged() {
 			e.judgeHeld = true
 		})
 	})
+}
+
+// judged has a change judged and waits for the verdict; from says who brought it.
+func (e *Engine) judged(ctx context.Context, from Peer, c *crdt.Change) (Verdict, error) {
+	in := &incoming{c: c, done: make(chan judged, 1)}
+	if err := e.verifiers.submit(ctx, &delivery{peer: from, changes: []*incoming{in}}); err != nil {
+		return Verdict{}, err
+	}
+	select {
+	case j := <-in.done:
+		return j.verdict, j.err
+	case <-ctx.Done():
+		return Verdict{}, context.Cause(ctx)
+	case <-e.stopped:
+		return Verdict{}, ErrStopped
+	}
 }

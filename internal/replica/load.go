@@ -213,7 +213,7 @@ func (e *Engine) readArrivals(r disk.Reader, hurt map[crdt.Scope]bool) error {
 			e.chores.prune = append(e.chores.prune, pruned{name, id, n})
 			return nil
 		}
-		sc.arrivals.add(n, id, Peer(value[32:]), int(sc.size[id]))
+		sc.arrivals.add(n, id, Peer(value[32:]), sc.set.Author(id), int(sc.size[id]))
 		return nil
 	})
 	for range stray {
@@ -239,6 +239,7 @@ func (e *Engine) readArrivals(r disk.Reader, hurt map[crdt.Scope]bool) error {
 // completeArrivals gives a number to each live change that has none.
 func (e *Engine) completeArrivals() {
 	for name, sc := range e.scopes {
+		size := sc.size
 		sc.size = nil
 		if len(sc.arrivals.at) == sc.set.Len() {
 			continue
@@ -248,7 +249,7 @@ func (e *Engine) completeArrivals() {
 				continue
 			}
 			n := sc.arrivals.head + 1
-			sc.arrivals.add(n, id, Peer{}, crdt.MaxChange)
+			sc.arrivals.add(n, id, Peer{}, sc.set.Author(id), int(size[id]))
 			e.unnumbered = append(e.unnumbered, numbered{name, n, id})
 		}
 	}

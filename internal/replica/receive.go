@@ -161,7 +161,12 @@ func (t *turn) judge(d *delivery, in *incoming) Verdict {
 			}
 		case e.dropped[id] != nil:
 			return Verdict{Accept, "a person dropped it here"}
-		case len(e.held) >= e.cfg.MaxHeld:
+		case t.heldFull(c.Node):
+			if relayed(d.peer, c.Node) {
+				// Whoever brought it has it, and is not to blame.
+				e.leftOut(c.Node)
+				return Verdict{Accept, "too many changes are held already: it stays where it is"}
+			}
 			return Verdict{Refuse, "too many changes are held already"}
 		default:
 			t.stage(staged{c: c, peer: d.peer, keep: true, why: why})
@@ -183,6 +188,9 @@ func (t *turn) judge(d *delivery, in *incoming) Verdict {
 		return v
 	case Hold:
 		return hold(v.Reason)
+	}
+	if why := t.quota(d.peer, c); why != "" {
+		return hold(whyQuota + why)
 	}
 	if !e.cfg.Topo.Holds(c.Scope) {
 		if _, waiting := e.outbox[id]; waiting {

@@ -182,7 +182,15 @@ type Config struct {
 	// Remember says whether what a cell said is worth a place in the history. It
 	// must be quick and not call the engine. Nil: of every cell.
 	Remember func(crdt.Cell) bool
-	MaxHeld  int // held changes kept at most; default 20,000
+	MaxHeld  int // held changes kept at most, an eighth of it of one author; default 20,000
+
+	// Quota bounds what one other node can make this one keep. Zero:
+	// crdt.DefaultQuota.
+	Quota crdt.Quota
+	// Removal says whether a change takes something away that is here, and has to
+	// count at once: a revocation, a ban. It has a reserve of its own, as large as
+	// the quota. It is called like Gate.Admit. Nil: no change is.
+	Removal func(c *crdt.Change, v View) bool
 }
 
 func (c *Config) defaults() error {
@@ -218,6 +226,12 @@ func (c *Config) defaults() error {
 	}
 	if c.HistoryBytes == 0 {
 		c.HistoryBytes = 8 << 20
+	}
+	if c.Quota == (crdt.Quota{}) {
+		c.Quota = crdt.DefaultQuota()
+	}
+	if c.Removal == nil {
+		c.Removal = func(*crdt.Change, View) bool { return false }
 	}
 	if c.MaxHeld == 0 {
 		c.MaxHeld = 20_000
@@ -259,18 +273,8 @@ func (e *Engine) Submit(ctx context.Context, raw []byte) (crdt.ID, Verdict, erro
 	if err != nil {
 		return crdt.ID{}, Verdict{Refuse, err.Error()}, nil
 	}
-	in := &incoming{c: c, done: make(chan judged, 1)}
-	if err := e.verifiers.submit(ctx, &delivery{changes: []*incoming{in}}); err != nil {
-		return c.ID(), Verdict{}, err
-	}
-	select {
-	case j := <-in.done:
-		return c.ID(), j.verdict, j.err
-	case <-ctx.Done():
-		return c.ID(), Verdict{}, context.Cause(ctx)
-	case <-e.stopped:
-		return c.ID(), Verdict{}, ErrStopped
-	}
+	v, err := e.judged(ctx, Peer{}, c)
+	return c.ID(), v, err
 }
 
 // View calls fn with the state of this moment. While fn runs nothing is merged,

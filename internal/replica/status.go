@@ -26,6 +26,10 @@ type Status struct {
 	Damage   []string      // what was found damaged since the start
 	Settled  bool          // nothing is owed to anybody, nothing held, nothing in the outbox
 	Only     Only          // what would be lost with this box
+
+	// Left counts, by author, changes that others passed on since the start and
+	// that were not kept here, because too many of that author are held already.
+	Left map[crdt.NodeID]int
 }
 
 // ScopeStatus is one scope here.
@@ -67,7 +71,7 @@ func (e *Engine) Status() Status {
 	e.mu.RLock()
 	defer e.mu.RUnlock()
 	st := Status{Node: e.cfg.Node, Actor: e.actor, Clock: e.clock.now(e.wall(), e.cfg.Synced()), Held: len(e.held),
-		Outbox: len(e.outbox), ReadOnly: e.readOnly, Damage: slices.Clone(e.reports)}
+		Outbox: len(e.outbox), ReadOnly: e.readOnly, Damage: slices.Clone(e.reports), Left: maps.Clone(e.left)}
 	if sp, err := e.cfg.Disk.Space(); err == nil && sp.Low() && st.ReadOnly == nil {
 		st.ReadOnly = &disk.SpaceError{Dir: "the data folder", Space: sp}
 	}

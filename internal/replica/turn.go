@@ -25,14 +25,17 @@ type turn struct {
 	synced bool
 	batch  disk.Batch
 
-	staged []staged
-	ids    map[crdt.ID]bool
-	cells  map[crdt.Cell]bool
-	heads  map[crdt.Scope]uint64 // arrival numbers given in this turn
-	hashes map[crdt.Scope]*crdt.LtHash
-	trust  bool // changes of the trust scope are among staged
-	last   crdt.Stamp
-	did    chores
+	staged  []staged
+	shares  map[shareKey]crdt.Share // what staged adds to what authors have
+	heldOf  map[crdt.NodeID]int     // held changes by author; nil: not counted yet
+	heldAll int
+	ids     map[crdt.ID]bool
+	cells   map[crdt.Cell]bool
+	heads   map[crdt.Scope]uint64 // arrival numbers given in this turn
+	hashes  map[crdt.Scope]*crdt.LtHash
+	trust   bool // changes of the trust scope are among staged
+	last    crdt.Stamp
+	did     chores
 
 	answers []func(err error)
 	after   []func() // after the merge, no lock held
@@ -283,7 +286,7 @@ func (e *Engine) merge(t *turn) {
 			sc.noted = true
 		}
 		fx := sc.set.Add(s.c)
-		sc.arrivals.add(s.n, id, s.peer, len(s.c.Raw()))
+		sc.arrivals.add(s.n, id, s.peer, s.c.Node, len(s.c.Raw()))
 		e.clock.witness(s.c.Stamp)
 		e.settle(sc, fx, t.now)
 		if !fx.Live && !fx.Known {

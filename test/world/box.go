@@ -89,7 +89,7 @@ func (b *box) start(join string) error {
 	ctx, cancel := context.WithCancel(context.Background())
 	b.cancel, b.done, b.err = cancel, make(chan error, 1), nil
 	var told sync.Mutex
-	opt := node.Options{Config: cfg, Version: "world", Log: slog.New(w.logs.handler(b.name)), Now: time.Now, Rand: w.rand(fmt.Sprint(b.name, b.life)),
+	opt := node.Options{Config: cfg, Version: "world", Quota: w.quota, Log: slog.New(w.logs.handler(b.name)), Now: time.Now, Rand: w.rand(fmt.Sprint(b.name, b.life)),
 		Tell: func(lines ...string) { told.Lock(); b.told = append(b.told, lines...); told.Unlock() },
 		World: &node.World{
 			Mesh: func(id mesh.PeerID) (node.Wire, error) {

@@ -21,6 +21,10 @@ func init() {
 		"invite":    (*World).invite,    // invite D at A: a token for a new site, or for the second box of A: invite A-b at A
 		"join":      (*World).join,      // join D: with the token made for it
 		"start":     (*World).restart,   // start A-b: switches on
+		"share":     (*World).share,     // share 60: changes of a scope that one box may have others keep; said before fleet
+		"crowd":     (*World).crowd,     // crowd 80 at C: users without telephones
+		"held":      (*World).heldBack,  // held at A: whose changes wait there, and for what
+		"alike":     (*World).alike,     // alike A B: whether they have the same of what all hold
 		"restart":   (*World).restart,   // restart A: off in order if it is on, and on
 		"stop":      (*World).stops,     // stop A: off in order
 		"kill":      (*World).kills,     // kill A: a power cut

@@ -25,6 +25,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"carrierclass.net/ccnode/crdt"
 	"carrierclass.net/ccnode/mesh"
 	"carrierclass.net/ccnode/mesh/memnet"
 	"carrierclass.net/ccnode/sipcore/edge/edgetest"
@@ -54,6 +55,7 @@ type World struct {
 	tokens  map[string]string // by the name of the box they are for
 	marks   traffic           // at the last "mark"
 	plugged int               // telephones so far
+	quota   crdt.Quota        // of the boxes that are started next; zero: the default
 
 	mu    sync.Mutex // guards what the networks ask, below; nothing is called while it is held
 	group map[string]int
