@@ -1,6 +1,7 @@
 package antientropy
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -34,8 +35,9 @@ type box struct {
 
 func (b *box) Head(s crdt.Scope) uint64 { return b.head }
 func (b *box) After(s crdt.Scope, n uint64, limit int) (out []Arrival) {
-	for _, a := range b.arrived {
-		if a.N > n && b.set.Has(a.ID) {
+	first, _ := slices.BinarySearchFunc(b.arrived, n+1, func(a Arrival, n uint64) int { return cmp.Compare(a.N, n) })
+	for _, a := range b.arrived[first:] {
+		if b.set.Has(a.ID) {
 			out = append(out, a)
 			b.looked++
 			if limit -= a.Size; limit <= 0 {
