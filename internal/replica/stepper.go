@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"carrierclass.net/ccnode/crdt"
 	"carrierclass.net/ccnode/mesh"
 )
 
@@ -53,6 +54,24 @@ func (s *Stepper) Commit(m Mutation) (Receipt, error) {
 		return a.receipt, a.err
 	default:
 		return Receipt{}, ErrStopped // the engine's turn always answers
+	}
+}
+
+// Take is Engine.Submit, done at once.
+func (s *Stepper) Take(raw []byte) (Verdict, error) {
+	c, err := crdt.Decode(raw)
+	if err != nil {
+		return Verdict{Refuse, err.Error()}, nil
+	}
+	in := &incoming{c: c, done: make(chan judged, 1)}
+	s.verifiers.verify(in)
+	s.inbox.deliver(&delivery{changes: []*incoming{in}})
+	s.work()
+	select {
+	case j := <-in.done:
+		return j.verdict, j.err
+	default:
+		return Verdict{}, ErrStopped
 	}
 }
 

@@ -40,10 +40,11 @@ type box struct {
 	rewire    bool
 	armed     time.Duration // when the next Step is due; 0: none
 	wake      uint64
-	unsynced  []byte // under harm: what a power cut leaves
-	tokenless bool   // under harm: tabs are saved as if read now
-	image     []byte // an old state of the disk
-	tabs      []tab  // what somebody has open on a screen
+	unsynced  []byte  // under harm: what a power cut leaves
+	tokenless bool    // under harm: tabs are saved as if read now
+	image     []byte  // an old state of the disk
+	tabs      []tab   // what somebody has open on a screen
+	last      crdt.ID // of its last write
 }
 
 func newBox(w *world, i int, site [10]byte) *box {
@@ -270,3 +271,12 @@ func (w *world) concern(b *box) []*box {
 }
 
 const manyBoxes = 50
+
+// raw is a change as its disk has it; nil: it has not.
+func (b *box) raw(id crdt.ID) (out []byte) {
+	_ = b.store.View(func(r disk.Reader) error {
+		out, _ = r.Get(append([]byte("c/"), id[:]...))
+		return nil
+	})
+	return out
+}

@@ -47,6 +47,9 @@ func (p port) Send(f mesh.Frame) {
 	w.at(when-w.now, func() {
 		if !l.dead && to.life == life && to.links[b.id] == l {
 			to.handle(mesh.Event{Kind: mesh.Received, Peer: mesh.PeerID(b.id), Body: f.Body})
+			if w.hear != nil {
+				w.hear(b, to)
+			}
 		}
 	})
 }

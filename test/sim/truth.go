@@ -73,7 +73,8 @@ func (b *box) write(c crdt.Cell, old *tab) error {
 		}
 	}
 	w.truth.writes[n] = x
-	_, err := b.st.Commit(m)
+	r, err := b.st.Commit(m)
+	b.last = r.ID
 	x.acked = err == nil
 	b.after()
 	return err

@@ -41,8 +41,9 @@ type world struct {
 	harm     func(*box, disk.Store) disk.Store // a planted bug between engine and disk; nil: none
 	truth    truth
 	writes   int
-	story    *slog.Logger // what happens, for who looks into a seed
-	dropped  []string     // links that an engine dropped, with its reason
+	story    *slog.Logger        // what happens, for who looks into a seed
+	hear     func(from, to *box) // after a frame arrived; nil: nobody cares
+	dropped  []string            // links that an engine dropped, with its reason
 }
 
 var (

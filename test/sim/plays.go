@@ -1,0 +1,146 @@
+package main
+
+import (
+	"slices"
+	"time"
+
+	"carrierclass.net/ccnode/crdt"
+	"carrierclass.net/ccnode/internal/replica"
+)
+
+// A directed play is a schedule for one thing that chance rarely brings about. It says
+// whether the world's fleet was fit for it.
+type directed struct {
+	what string
+	play func(*world) bool
+}
+
+var plays = []directed{
+	{"a change is carried by hand, without the one before it", carried},
+	{"an old image, a first contact, and two writes at once", witnessed},
+	{"an old image, and what it lost is with who has nothing to say", unasked},
+}
+
+// direct plays a play and looks at what came out.
+func direct(seed uint64, nodes int, play func(*world) bool) (faults []string, fit bool) {
+	w := newWorld(seed, nodes)
+	for _, b := range w.boxes {
+		if err := b.start(); err != nil {
+			return []string{err.Error()}, true
+		}
+		_ = b.write(anyCell(w), nil)
+	}
+	w.run(10 * minute)
+	if fit = play(w); !fit {
+		return nil, false
+	}
+	w.cut(func(*box) int { return 0 })
+	w.run(w.now + 30*minute)
+	w.check()
+	for _, d := range w.dropped {
+		w.truth.fault("%s", d)
+	}
+	return w.truth.faults, true
+}
+
+// carried: somebody saves a page, and another screen of that box saves the same
+// page as it was before. The second change alone comes to a box that is cut off,
+// as from a salvaged disk. Who writes there saw the second, not the first.
+func carried(w *world) bool {
+	if len(w.boxes) < 2 {
+		return false
+	}
+	b, o := w.boxes[0], w.boxes[1]
+	w.cut(func(x *box) int { return x.index })
+	w.run(w.now + minute)
+	c := anyCell(w)
+	old := b.open(c)
+	_ = b.write(c, nil)
+	_ = b.write(c, &old)
+	raw := b.raw(b.last)
+	if raw == nil {
+		w.truth.fault("%s: the change it wrote is not on its disk", b)
+		return true
+	}
+	if v, err := o.st.Take(raw); err != nil || v.Outcome != replica.Accept {
+		w.truth.fault("%s: %v, %v", o, v, err)
+	}
+	o.after()
+	_ = o.write(c, nil)
+	return true
+}
+
+// setBack gives a box the state of its disk of an earlier moment, and says so.
+func (b *box) setBack(image []byte) {
+	b.off(false)
+	b.medium.Restore(image)
+	if err := b.start(); err != nil {
+		b.w.truth.fault("%v", err)
+	}
+}
+
+// witnessed: a box lost a write that a neighbour has. When that neighbour has
+// said its first word, somebody at the box saves the page twice.
+func witnessed(w *world) bool {
+	if len(w.boxes) < 2 {
+		return false
+	}
+	b := w.boxes[1]
+	c := anyCell(w)
+	image := b.medium.Snapshot()
+	_ = b.write(c, nil)
+	w.run(w.now + 10*minute)
+	near := w.plan.Neighbours(b.id, func([16]byte) bool { return false })
+	if len(near) == 0 {
+		return false
+	}
+	o := w.byID[near[0]]
+	w.cut(func(x *box) int { return x.index })
+	w.run(w.now + 2*minute)
+	b.setBack(image)
+	w.run(w.now + 2*minute)
+	_ = o.write(crdt.Cell{Scope: crdt.Fleet, Table: 1, Record: "contact", Field: "f"}, nil)
+	heard := false
+	w.hear = func(from, to *box) {
+		if heard || to != b || from != o {
+			return
+		}
+		heard = true
+		_ = b.write(c, nil)
+		_ = b.write(c, nil)
+	}
+	w.cut(func(x *box) int {
+		if x == b || x == o {
+			return 0
+		}
+		return 1 + x.index
+	})
+	w.run(w.now + 10*minute)
+	w.hear = nil
+	if !heard {
+		w.truth.fault("%s never heard of %s", b, o)
+	}
+	return true
+}
+
+// unasked: a box lost a change of its own site that only the stand-in has. All
+// it meets afterwards of itself is a neighbour of the tree; the stand-in has
+// nothing to say.
+func unasked(w *world) bool {
+	for _, b := range w.boxes {
+		k, ok := w.plan.StandIn(b.site)
+		near := w.plan.Neighbours(b.id, func([16]byte) bool { return false })
+		if !ok || len(near) != 1 || len(w.plan.Nodes(b.site)) != 1 || w.byID[near[0]].site == k || slices.Contains(b.stands, k) {
+			continue
+		}
+		image := b.medium.Snapshot()
+		_ = b.write(crdt.Cell{Scope: crdt.Fleet, Table: 1, Record: "since", Field: "f"}, nil)
+		_ = b.write(crdt.Cell{Scope: crdt.SiteScope(b.site), Table: 1, Record: "lost", Field: "f"}, nil)
+		w.run(w.now + 10*minute)
+		b.setBack(image)
+		w.run(w.now + time.Minute)
+		_ = w.byID[near[0]].write(crdt.Cell{Scope: crdt.Fleet, Table: 1, Record: "contact", Field: "f"}, nil)
+		return true
+	}
+	return false
+}
