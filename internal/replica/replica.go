@@ -66,6 +66,10 @@ type Mutation struct {
 
 	Ext map[uint64][]byte // signed extras, as raw CBOR
 
+	// Auth is what the change is written under, if not this node's own grant:
+	// the session of an administrator, which is in Ext.
+	Auth crdt.Ref
+
 	// Precondition is asked in the engine's turn, with all earlier writes
 	// merged; its error is Commit's. It must be quick and not call the engine.
 	Precondition func(View) error

@@ -70,6 +70,9 @@ func (t *turn) make(m *Mutation) (*crdt.Change, error) {
 	}
 	c := &crdt.Change{Scope: m.Scope, Node: e.cfg.Node, Actor: e.actor, Auth: e.grant(), By: m.By, Ext: m.Ext,
 		Writes: append([]crdt.Write(nil), m.Writes...)}
+	if m.Auth != (crdt.Ref{}) {
+		c.Auth = m.Auth
+	}
 	set := view{e}.Set(m.Scope)
 	fresh := !e.cfg.Topo.Holds(m.Scope)
 	var seen crdt.Stamp

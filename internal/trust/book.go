@@ -25,12 +25,16 @@ type Book struct {
 	nodes   map[site.NodeID][]*Grant
 	revoked map[site.NodeID]*Revocation
 	cheats  map[site.NodeID]bool
+
+	admins    map[AdminID]*Admin
+	adminsOut map[AdminID]bool // revoked
 }
 
 // NewBook returns the book of a fleet that knows no member yet.
 func NewBook(f *Founding) *Book {
 	return &Book{fleet: f.ID(), founding: f, grants: map[crdt.Ref]*Grant{}, depth: map[crdt.Ref]int{},
-		nodes: map[site.NodeID][]*Grant{}, revoked: map[site.NodeID]*Revocation{}, cheats: map[site.NodeID]bool{}}
+		nodes: map[site.NodeID][]*Grant{}, revoked: map[site.NodeID]*Revocation{}, cheats: map[site.NodeID]bool{},
+		admins: map[AdminID]*Admin{}, adminsOut: map[AdminID]bool{}}
 }
 
 // Fleet is the fleet's id, Founding its first record.

@@ -35,7 +35,7 @@ func (b *Book) auth(c *crdt.Change) (*Grant, bool) {
 		return g, g.Node() == site.NodeID(c.Node)
 	}
 	if c.Scope != crdt.Trust {
-		return nil, false
+		return b.sessionGrant(c)
 	}
 	b.learnGrants(c)
 	g, ok := b.Grant(c.Auth)
@@ -110,6 +110,8 @@ func (b *Book) mayTrust(g *Grant, c *crdt.Change, w *crdt.Write) error {
 	case TableProof:
 		_, err := b.checkProof(w)
 		return err
+	case TableAdmin:
+		return b.mayAdmin(g, w)
 	default:
 		return fmt.Errorf("%w: table %d of trust", errNoRule, w.Table)
 	}
@@ -167,6 +169,8 @@ func (b *Book) learn(w *crdt.Write, stamp crdt.Stamp, id crdt.ID) {
 			r.Stamp, r.id = stamp, id
 			b.revoke(r)
 		}
+	case TableAdmin:
+		b.learnAdmin(w)
 	case TableProof:
 		if n, err := b.checkProof(w); err == nil {
 			b.mu.Lock()
@@ -207,13 +211,20 @@ func (b *Book) Sync(trust *crdt.Set) (moved bool) {
 			b.learn(&crdt.Write{Table: TableProof, Record: rec, Field: DropField, Value: v.Value}, v.Stamp, v.ID)
 		}
 	}
+	for _, rec := range trust.Records(TableAdmin) {
+		for _, f := range []string{AdminRecord, AdminRevoked} {
+			for _, v := range trust.Versions(crdt.Cell{Table: TableAdmin, Record: rec, Field: f}) {
+				b.learn(&crdt.Write{Table: TableAdmin, Record: rec, Field: f, Value: v.Value}, v.Stamp, v.ID)
+			}
+		}
+	}
 	return b.size() != before
 }
 
 func (b *Book) size() int {
 	b.mu.RLock()
 	defer b.mu.RUnlock()
-	return len(b.grants) + len(b.revoked) + len(b.cheats)
+	return len(b.grants) + len(b.revoked) + len(b.cheats) + len(b.admins) + len(b.adminsOut)
 }
 
 // revoke keeps the least of several finals, as the state does.

@@ -76,11 +76,14 @@ func (b *Book) mandated(g *Grant, c *crdt.Change, w *crdt.Write) error {
 	return fmt.Errorf("%w: the mandate is for another site", ErrForbidden)
 }
 
-// may is what the grant allows, or a mandate.
+// may is what the grant allows, or a mandate, or an administrator's session.
 func (b *Book) may(g *Grant, c *crdt.Change, w *crdt.Write) error {
 	err := g.may(c.Scope, w)
 	if errors.Is(err, ErrForbidden) && c.Ext[ExtMandate] != nil {
 		return b.mandated(g, c, w)
+	}
+	if errors.Is(err, ErrForbidden) && c.Ext[ExtSession] != nil && g.ID() != c.Auth {
+		return b.session(c, w)
 	}
 	return err
 }

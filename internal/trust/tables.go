@@ -13,6 +13,7 @@ const (
 	TableGrant      uint16 = 2 // record: the grant's id
 	TableRevocation uint16 = 3 // record: the node; always a final
 	TableProof      uint16 = 4 // record: the node that signed two changes under one dot
+	TableAdmin      uint16 = 5 // record: the administrator's id; see admins.go
 )
 
 // The number of a table says who may write it, so that a node also judges
@@ -73,7 +74,7 @@ func (g *Grant) may(scope crdt.Scope, w *crdt.Write) error {
 		case site.ID(s) == g.Site:
 			return nil
 		case w.Table&0xff00 != SiteDrops:
-			return no("only its own nodes write it")
+			return no("only its own nodes write it; to do so from here, log in as an administrator of that site")
 		case w.Field != DropField || w.Flags != 0 || len(w.Ctx) != 0:
 			return no("another site may leave a record there, not change one")
 		}
