@@ -49,6 +49,9 @@ func play(w *world, steps int) (r result) {
 	}
 	s.heal()
 	healed := w.now
+	// A link that died in the last cut is noticed within 40 s; only then does its
+	// end know what it owes.
+	w.run(w.now + time.Minute)
 	for i := 0; i < 120 && !w.settled(); i++ {
 		w.run(w.now + 30*time.Second)
 	}
