@@ -35,7 +35,6 @@ test: deps bin/ccnode
 	go vet ./...
 	@status=0; \
 	go test -count=1 -p 2 -timeout 15m $(REST) || status=1; \
-	go test -count=1 -timeout 20m -tags mutants -run MutantsAreCaught ./test/sim || status=1; \
 	CCNODE_BIN=$(CURDIR)/bin/ccnode go test -count=1 -p 1 -timeout 20m $(ALONE) || status=1; \
 	exit $$status
 

@@ -29,6 +29,7 @@ func TestRecover(t *testing.T) {
 	for _, x := range []*box{a, b, c} {
 		until(t, x.cfg.Name+" knows three nodes", func() bool { return x.members() == 3 })
 	}
+	until(t, "b knows what c is called", func() bool { return strings.Contains(b.n.nodeName(c.n.id.Node()), ".") })
 	burnt := a.n.id.Node().String()
 	a.down()
 

@@ -19,6 +19,8 @@ var plays = []directed{
 	{"a change is carried by hand, without the one before it", carried},
 	{"an old image, a first contact, and two writes at once", witnessed},
 	{"an old image, and what it lost is with who has nothing to say", unasked},
+	{"a box was away for hours after it wrote", late},
+	{"a box was away, and others went round it", round},
 }
 
 // direct plays a play and looks at what came out.
@@ -37,10 +39,50 @@ func direct(seed uint64, nodes int, play func(*world) bool) (faults []string, fi
 	w.cut(func(*box) int { return 0 })
 	w.run(w.now + 30*minute)
 	w.check()
+	said := w.messages
+	w.run(w.now + 3*time.Hour)
+	if n := w.messages - said; n > 0 {
+		w.truth.fault("%d messages in three idle hours", n)
+	}
 	for _, d := range w.dropped {
 		w.truth.fault("%s", d)
 	}
 	return w.truth.faults, true
+}
+
+// late: what a box wrote comes to the others hours later.
+func late(w *world) bool {
+	b := w.boxes[len(w.boxes)-1]
+	w.cut(func(x *box) int {
+		if x == b {
+			return 1
+		}
+		return 0
+	})
+	w.run(w.now + minute)
+	_ = b.write(anyCell(w), nil)
+	w.run(w.now + 3*time.Hour)
+	return true
+}
+
+// round: while a box is off its neighbours exchange with each other, as guests.
+func round(w *world) bool {
+	for _, b := range w.boxes {
+		b.off(false)
+		w.run(w.now + minute)
+		for _, o := range w.boxes {
+			if o.st != nil {
+				_ = o.write(anyCell(w), nil)
+			}
+		}
+		w.run(w.now + 10*minute)
+		if err := b.start(); err != nil {
+			w.truth.fault("%v", err)
+			return true
+		}
+		w.run(w.now + 20*minute)
+	}
+	return true
 }
 
 // carried: somebody saves a page, and another screen of that box saves the same
