@@ -12,7 +12,7 @@ import (
 // whoever speaks next has to wait. It is learnt from how long batches take until
 // they are acknowledged: nothing is sent for it, and there is no timer.
 const (
-	firstWindow = 4 << 10 // half a second of a line of 64 kbit/s
+	firstWindow = 8 << 10 // a second of a line of 64 kbit/s: twenty edits go at once
 	mostWindow  = 256 << 10
 	// Beyond the quickest, which may be that of a small one: others wait for
 	// about half a second on a thin line.

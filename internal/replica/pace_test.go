@@ -51,7 +51,7 @@ func TestPaceFitsTheLine(t *testing.T) {
 		}
 		used := float64(carried) / 40 / float64(line.rate)
 		t.Logf("%d B/s, %v: window %d, %.0f %% of the line, others wait %v", line.rate, line.latency, p.window, 100*used, worst.Round(time.Millisecond))
-		if most := 500*time.Millisecond + time.Duration(antientropy.LeastWindow)*time.Second/time.Duration(line.rate); worst > most {
+		if most := 550*time.Millisecond + time.Duration(antientropy.LeastWindow)*time.Second/time.Duration(line.rate); worst > most {
 			t.Errorf("%d B/s, %v: others wait for %v, want %v", line.rate, line.latency, worst, most)
 		}
 		if used < 0.7 {
