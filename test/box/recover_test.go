@@ -21,7 +21,9 @@ import (
 func TestTheFoundingBoxBurnsDown(t *testing.T) {
 	a, b, c := newBox(t), newBox(t), newBox(t)
 	a.up()
-	warned := func(x *box) bool { return strings.Contains(strings.Join(x.status().Warnings, "\n"), "holds the fleet's root key") }
+	warned := func(x *box) bool {
+		return strings.Contains(strings.Join(x.status().Warnings, "\n"), "holds the fleet's root key")
+	}
 	if !warned(a) {
 		t.Error("nobody is warned of the root on the founding box")
 	}
