@@ -14,6 +14,12 @@ import (
 // standIn is the box of the site that the plan names as another's stand-in.
 func standIn(t *testing.T, of *box, all ...*box) *box {
 	t.Helper()
+	for _, b := range all { // one whose addresses are not known yet is taken for one that cannot be dialled
+		until(t, of.cfg.Name+" knows where "+b.cfg.Name+" is", func() bool {
+			x, ok := of.n.state.Node(b.n.id.Node())
+			return ok && len(x.Mesh) > 0
+		})
+	}
 	x, ok := of.n.planNow().StandIn(of.n.member.Site)
 	for _, b := range all {
 		if ok && b.n.member.Site == site.ID(x) {
