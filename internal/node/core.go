@@ -305,7 +305,7 @@ func (n *Node) admit() {
 	}
 	// A newcomer knows its sponsor before it has the grants.
 	for _, s := range n.sponsors() {
-		if !known[s.Node] && n.book.Revocation(s.Node) == nil {
+		if _, err := n.book.Member(s.Node); !known[s.Node] && errors.Is(err, trust.ErrUnknown) {
 			peers = append(peers, mesh.Peer{ID: mesh.PeerID(s.Node), Addrs: s.Addrs})
 		}
 	}

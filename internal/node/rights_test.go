@@ -1,6 +1,7 @@
 package node
 
 import (
+	"bytes"
 	"errors"
 	"os"
 	"strings"
@@ -93,7 +94,14 @@ func TestRecover(t *testing.T) {
 	if err := b.back.RaiseNode(ctx, "boss", c.n.id.Node().String(), api.NodeRights{Admit: true}); err != nil {
 		t.Fatal(err)
 	}
-	until(t, "c is an issuer", func() bool { return len(c.n.book.Issuers()) == 2 && len(d.n.book.Issuers()) == 2 })
+	until(t, "c is an issuer, and writes as one", func() bool {
+		g, err := c.n.book.Member(c.n.id.Node())
+		if err != nil || len(c.n.book.Issuers()) != 2 || len(d.n.book.Issuers()) != 2 {
+			return false
+		}
+		chain, err := c.n.book.Chain(g)
+		return err == nil && bytes.Equal(c.n.proof(), chain.Encode())
+	})
 	e2 := newBox(t, "e").up(c.invite("0005"))
 	until(t, "d knows whom c admitted", func() bool { return d.members() == 4 && e2.members() == 4 })
 

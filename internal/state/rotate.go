@@ -39,7 +39,10 @@ func (s *State) Exposes() bool {
 	s.cfg.Engine.View(func(v View) {
 		r := reader{v.Set(s.scope), TableWrap, string(e[:])}
 		for _, f := range r.set.Fields(TableWrap, string(e[:])) {
-			if len(f) == len(site.NodeID{}) && s.cfg.Book.Revocation(site.NodeID([]byte(f))) != nil {
+			if len(f) != len(site.NodeID{}) {
+				continue
+			}
+			if id := site.NodeID([]byte(f)); s.cfg.Book.Revocation(id) != nil || s.cfg.Book.Cheats(id) {
 				out = true
 			}
 		}
