@@ -359,6 +359,35 @@ func TestThePageInABrowser(t *testing.T) {
 		}
 		return nil
 	})
+	w.press("Users")
+	w.shows("202 Bobby <b>") // drawn anew
+	w.press("Change 202")
+	w.press("Who changed 202")
+	w.shows("Who changed what", "Robert", "remembers what it saw being overwritten since", "Undo")
+	edit("Bobo", "")
+	w.press("Changes")
+	w.press("Show")
+	w.shows("→ Bobo")
+	w.press("Undo") // the newest is shown first
+	w.shows("Undone.")
+	if u, err = ask[api.User](b, "GET", "/users/202", nil); err != nil || u.Name != "Bobby <b>" {
+		t.Errorf("after the undo the box has %+v, %v", u, err)
+	}
+	// What was overwritten since is undone only if a person says so again.
+	edit("Barb", "")
+	edit("Boris", "")
+	w.press("Show")
+	w.shows("Barb → Boris")
+	w.eval(`[...document.querySelectorAll("#part-changes .card")].find((c) => c.innerText.includes("→ Barb")).querySelector("button").click()`)
+	w.shows("it was changed since")
+	w.press("Undo it all the same")
+	w.shows("Undone.")
+	if u, err = ask[api.User](b, "GET", "/users/202", nil); err != nil || u.Name != "Bobby <b>" {
+		t.Errorf("after the second undo the box has %+v, %v", u, err)
+	}
+	w.write("Changes of a number", "nobody's")
+	w.press("Show")
+	w.shows("nobody's")
 	w.press("Box")
 	w.shows("Nothing is owed to anybody")
 	if wide := w.eval("document.documentElement.scrollWidth <= 360"); wide != "true" {

@@ -8,9 +8,10 @@ import { showStatus } from "./status.js";
 import { drawPhones } from "./phones.js";
 import { drawUsers } from "./users.js";
 import { drawCalls, drawMerges, drawVoicemail } from "./calls.js";
+import { drawChanges } from "./changes.js";
 
 const id = (name) => document.getElementById(name);
-const parts = { status: null, phones: drawPhones, users: drawUsers, calls: drawCalls, voicemail: drawVoicemail, merges: drawMerges };
+const parts = { status: null, phones: drawPhones, users: drawUsers, calls: drawCalls, voicemail: drawVoicemail, merges: drawMerges, changes: drawChanges };
 let timer = 0;
 let drawn = 0; // the latest drawing: an older one that comes late is dropped
 

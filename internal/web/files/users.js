@@ -1,6 +1,7 @@
 // Users: who can be called, what happens to their calls, and new ones.
 
 import { ask, at, card, el, freshness, get, heading, p, quiet } from "./door.js";
+import { seek } from "./changes.js";
 
 const forwards = [["forwardAll", "Forward all calls to"], ["forwardBusy", "When busy, to"], ["forwardNoAnswer", "When nobody answers, to"], ["forwardOffline", "When no phone is on, to"]];
 
@@ -89,6 +90,10 @@ async function edit(page, listed, into) {
     page.button("New password", async () => {
       const now = await change({ password: "" }, "The old password counts no more.")();
       document.getElementById("part-users").prepend(once(now));
+    }),
+    page.button("Who changed " + u.extension, () => {
+      seek(u.number);
+      location.hash = "#changes";
     })));
   into.replaceChildren(into.firstChild, form);
 }
