@@ -219,6 +219,17 @@ func Decode(b []byte) (*Change, error) {
 	return c, c.check()
 }
 
+// Opaque is a change of which only bytes and id are known: it can be kept, not
+// merged. Its error matches ErrShape.
+func Opaque(b []byte) (*Change, error) {
+	if len(b) <= sigSize || len(b) > MaxChange {
+		return nil, fmt.Errorf("%w: %d bytes, want %d to %d", ErrShape, len(b), sigSize+1, MaxChange)
+	}
+	c := &Change{raw: b}
+	c.fix()
+	return c, nil
+}
+
 // check is the part of the shape that the encoding does not force.
 func (c *Change) check() error {
 	no := func(format string, a ...any) error {

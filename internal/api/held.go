@@ -11,7 +11,7 @@ import (
 // HeldDetail is a change that this box has and that does not count here.
 type HeldDetail struct {
 	ID     string    `json:"id"`
-	Why    string    `json:"why" enum:"person,author,time,quota,trust" doc:"What it waits for. person: it is of a salvaged disk. author: nobody here knows the box that wrote it. time: it comes from the future. quota: its author wrote too much. trust: a right or a rule is missing"`
+	Why    string    `json:"why" enum:"person,author,time,quota,program,trust" doc:"What it waits for. person: it is of a salvaged disk. author: nobody here knows the box that wrote it. time: it comes from the future. quota: its author wrote too much. program: this program fails on it, another version may not. trust: a right or a rule is missing"`
 	Reason string    `json:"reason" doc:"The same in words"`
 	Do     string    `json:"do" doc:"What a person can do about it"`
 	Scope  string    `json:"scope"`

@@ -151,7 +151,7 @@ func (b *backend) Status(context.Context) api.Status {
 
 // warnings want a look, each with what to do.
 func (n *Node) warnings(st replica.Status, s api.Status) (out []string) {
-	out = append(append([]string{}, n.odd...), st.Damage...)
+	out = append(append(append([]string{}, n.odd...), st.Damage...), n.state.Unread()...)
 	if r, err := root(n.cfg.Data); err == nil && r != nil {
 		out = append(out, "this box alone holds the fleet's root key: write the recovery words down (ccnode recovery show), then ccnode recovery confirm")
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"time"
@@ -12,26 +13,39 @@ import (
 	"carrierclass.net/ccnode/internal/api"
 	"carrierclass.net/ccnode/internal/replica"
 	"carrierclass.net/ccnode/internal/site"
+	"carrierclass.net/ccnode/internal/state"
 )
 
 // heldDo says what a person can do about a change that waits.
 var heldDo = map[replica.Wait]string{
-	replica.ForPerson: "ccnode node accept CHANGE lets it in, ccnode held drop CHANGE forgets it",
-	replica.ForAuthor: "nothing, if its author was admitted a moment ago: it is judged again when that arrives; if nobody knows that box, drop it",
-	replica.ForTime:   "look at the clock of the box that wrote it, and at this one's; it is judged again when its time comes",
-	replica.ForQuota:  "look at what that box does: ccnode node revoke shuts it out; it is judged again when there is room",
-	replica.ForTrust:  "nothing, if a box was given rights a moment ago: it is judged again when they arrive; else update this box, or drop it",
+	replica.ForPerson:  "ccnode node accept CHANGE lets it in, ccnode held drop CHANGE forgets it",
+	replica.ForAuthor:  "nothing, if its author was admitted a moment ago: it is judged again when that arrives; if nobody knows that box, drop it",
+	replica.ForTime:    "look at the clock of the box that wrote it, and at this one's; it is judged again when its time comes",
+	replica.ForQuota:   "look at what that box does: ccnode node revoke shuts it out; it is judged again when there is room",
+	replica.ForProgram: "update this box: this program fails on it, another version is asked again at its start; tell those who make it; the rest goes on",
+	replica.ForTrust:   "nothing, if a box was given rights a moment ago: it is judged again when they arrive; else update this box, or drop it",
 }
 
 func (n *Node) heldDetail(h replica.Held) api.HeldDetail {
 	c := h.Change
-	d := n.state.Describe(c)
+	d := n.describe(c)
 	out := api.HeldDetail{ID: h.ID.String(), Why: string(h.Wait()), Reason: h.Why, Do: heldDo[h.Wait()], Scope: n.scopeName(c.Scope),
 		Node: n.nodeName(site.NodeID(c.Node)), By: d.By, At: time.UnixMilli(c.Stamp.Millis()), Since: h.At, Alone: n.alone(h), Bytes: len(c.Raw()), Writes: d.Writes}
 	if h.Peer != (replica.Peer{}) {
 		out.From = n.nodeName(site.NodeID(h.Peer))
 	}
 	return out
+}
+
+// describe says what a change says, as far as this program can.
+func (n *Node) describe(c *crdt.Change) (d state.Described) {
+	defer func() {
+		if p := recover(); p != nil {
+			n.log.Error("A change made this program fail when it was shown", "change", c.ID(), "panic", p, "stack", string(debug.Stack()))
+			d = state.Described{Writes: []string{"this program fails to show it"}}
+		}
+	}()
+	return n.state.Describe(c)
 }
 
 // alone says that no member is known to have a held change: who brought it had
@@ -115,7 +129,7 @@ func (b *backend) RetryHeld(ctx context.Context, by, id string) (out api.HeldVer
 	if err != nil {
 		return out, err
 	}
-	out = api.HeldVerdict{ID: h.ID.String(), Writes: n.state.Describe(h.Change).Writes}
+	out = api.HeldVerdict{ID: h.ID.String(), Writes: n.describe(h.Change).Writes}
 	v, err := n.engine.RetryHeld(ctx, h.ID)
 	if err != nil {
 		return out, n.heldGone(err)

@@ -13,6 +13,7 @@ import (
 	"net"
 	"net/netip"
 	"path/filepath"
+	"runtime/debug"
 	"strconv"
 	"sync"
 	"syscall"
@@ -310,6 +311,9 @@ func (n *Node) openState(ctx context.Context, cancel context.CancelCauseFunc, ro
 		return err
 	}
 	n.book = trust.NewBook(chain.Founding)
+	n.book.Failed = func(table uint16, rec string, p any) {
+		n.log.Error("A record of trust made this program fail, it is left out", "table", table, "record", fmt.Sprintf("%x", rec), "panic", p, "stack", string(debug.Stack()))
+	}
 	if err := n.book.AddChain(chain); err != nil {
 		return fmt.Errorf("read the membership: %w", err)
 	}
@@ -328,6 +332,7 @@ func (n *Node) openState(ctx context.Context, cancel context.CancelCauseFunc, ro
 		Equivocal:  n.equivocal,
 		Offered:    n.offered,
 		Remember:   state.Remembered,
+		Program:    n.opt.Version,
 		Quota:      n.opt.Quota, Removal: n.removal,
 		First: func(v replica.View, p replica.Peer, scope crdt.Scope) []crdt.ID {
 			if g, err := n.book.Member(site.NodeID(p)); err == nil && scope == crdt.Fleet {

@@ -45,7 +45,7 @@ func (b *backend) SalvageChanges(ctx context.Context, in api.SalvageBatch) ([]ap
 		if x.Novelty != replica.Novel && x.Novelty != replica.Waits {
 			continue
 		}
-		d := n.state.Describe(c)
+		d := n.describe(c)
 		o.Scope, o.Node, o.By, o.At, o.Writes = n.scopeName(c.Scope), n.nodeName(site.NodeID(c.Node)), d.By, time.UnixMilli(c.Stamp.Millis()), d.Writes
 	}
 	switch {
@@ -133,7 +133,7 @@ func (b *backend) SalvageAccept(ctx context.Context, by string, a api.SalvageAcc
 		if !wanted(h) {
 			continue
 		}
-		v := api.SalvageVerdict{ID: h.ID.String(), Writes: n.state.Describe(h.Change).Writes}
+		v := api.SalvageVerdict{ID: h.ID.String(), Writes: n.describe(h.Change).Writes}
 		if a.All && len(a.IDs) == 0 && h.Change.Scope == crdt.Trust {
 			v.Outcome, v.Reason = "left", "it is about who belongs to the fleet: accept it by its id"
 			out = append(out, v)

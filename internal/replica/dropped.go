@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"errors"
 	"slices"
 	"time"
 
@@ -115,5 +116,12 @@ func (e *Engine) RetryHeld(ctx context.Context, id crdt.ID) (Verdict, error) {
 	case ask:
 		return Verdict{Hold, why}, nil
 	}
-	return e.judged(ctx, h.peer, h.change)
+	in := &incoming{c: h.change, retry: true, done: make(chan judged, 1)}
+	c, err := e.decode(h.change.Raw())
+	if p := (*errPoison)(nil); errors.As(err, &p) {
+		in.poison = p.what
+	} else if err == nil {
+		in.c = c
+	}
+	return e.judged(ctx, h.peer, in)
 }

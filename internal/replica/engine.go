@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -37,8 +38,9 @@ type Engine struct {
 	buckets  map[crdt.NodeID]*crdt.Bucket // what authors brought themselves, lately
 	left     map[crdt.NodeID]int          // changes of authors that were not kept here since the start
 	outbox   map[crdt.ID]*outgoing
-	readOnly error    // why no writes are taken; nil if they are
-	reports  []string // damage found and what was done, for the person on site
+	readOnly error                 // why no writes are taken; nil if they are
+	poisons  map[crdt.ID]*poisoned // on which this run of the program failed
+	reports  []string              // damage found and what was done, for the person on site
 
 	// owned by Run: the next try to reopen a disk that failed
 	retryAt    time.Time
@@ -105,7 +107,12 @@ func New(cfg Config) (*Engine, error) {
 	}
 	e := &Engine{cfg: cfg, log: cfg.Log, stopped: make(chan struct{}), buckets: map[crdt.NodeID]*crdt.Bucket{}, left: map[crdt.NodeID]int{}}
 	e.inbox = newInbox()
-	e.watchers = newWatchers()
+	e.watchers = newWatchers(func(s crdt.Scope, f *failure) {
+		e.log.Error("Somebody who follows changes failed on them", "scope", s, "panic", f.what, "stack", f.stack)
+		e.mu.Lock()
+		e.report(fmt.Sprintf("a part of this program failed on news of scope %s: %s", s, f.what))
+		e.mu.Unlock()
+	})
 	e.verifiers = newPool(e)
 	e.x.init(e)
 	if err := e.load(); err != nil {
@@ -252,7 +259,7 @@ func (e *Engine) adopt(actor uint32) {
 // report keeps a sentence for Status and logs it.
 func (e *Engine) report(text string) {
 	e.log.Error("State was damaged", "what", text)
-	if len(e.reports) < maxReports { // a member that cheats could go on for ever
+	if len(e.reports) < maxReports && !slices.Contains(e.reports, text) { // a member that cheats could go on for ever
 		e.reports = append(e.reports, text)
 	}
 }
@@ -277,17 +284,9 @@ func (e *Engine) recoverDisk() {
 		return
 	}
 	e.mu.Lock()
-	last, actor := e.clock.last, e.actor
-	// What was read before is served on if it cannot be read again.
-	scopes, held, dropped, outbox, chores, unnumbered, cursors := e.scopes, e.held, e.dropped, e.outbox, e.chores, e.unnumbered, e.x.cursors
-	err := e.reload()
-	e.clock.witness(last) // stamps issued to nobody are not issued again
+	err := e.reread()
 	if err == nil {
-		e.adopt(actor)
 		e.readOnly, e.retryPause = nil, 0
-	} else {
-		e.scopes, e.held, e.dropped, e.outbox, e.chores, e.unnumbered, e.x.cursors = scopes, held, dropped, outbox, chores, unnumbered, cursors
-		e.x.out = nil
 	}
 	e.mu.Unlock()
 	if err != nil {
@@ -296,6 +295,22 @@ func (e *Engine) recoverDisk() {
 	}
 	e.x.machine.Configure(e.cfg.Topo.Neighbours())
 	e.log.Warn("Disk was reopened, changes are taken again")
+}
+
+// reread reads the state again, with the actor there is. The caller holds mu.
+func (e *Engine) reread() error {
+	last, actor := e.clock.last, e.actor
+	// What was read before is served on if it cannot be read again.
+	scopes, held, dropped, outbox, chores, unnumbered, cursors := e.scopes, e.held, e.dropped, e.outbox, e.chores, e.unnumbered, e.x.cursors
+	err := e.reload()
+	e.clock.witness(last) // stamps issued to nobody are not issued again
+	if err == nil {
+		e.adopt(actor)
+	} else {
+		e.scopes, e.held, e.dropped, e.outbox, e.chores, e.unnumbered, e.x.cursors = scopes, held, dropped, outbox, chores, unnumbered, cursors
+		e.x.out = nil
+	}
+	return err
 }
 
 // fail makes the engine read-only because of err.

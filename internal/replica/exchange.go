@@ -3,6 +3,7 @@ package replica
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -180,6 +181,8 @@ func (x *exchange) handle(ev mesh.Event) {
 	case mesh.LinkDown:
 		if c.linked && now.Sub(c.since) > c.pause {
 			c.pause = 0 // it had worked
+		} else if c.linked && c.pause > 0 {
+			c.next = now.Add(x.jitter(c.pause)) // it comes up and goes: not again at once
 		}
 		if c.linked = false; ev.Err != nil {
 			c.err = ev.Err
@@ -199,8 +202,16 @@ func (x *exchange) handle(ev mesh.Event) {
 	case mesh.LinkDown:
 		x.forgetQueue(peer)
 		x.machine.LinkDown(peer)
+		x.arm()
 	case mesh.Received:
-		x.machine.Receive(peer, ev.Body)
+		if f := guard(func() {
+			x.e.plant("receive", ev.Body)
+			x.machine.Receive(peer, ev.Body)
+		}); f != nil {
+			x.e.log.Error("A message made this program fail, its link is dropped", "peer", ev.Peer, "panic", f.what, "stack", f.stack)
+			x.drop(peer, fmt.Errorf("a message of it made this program fail: %s", f.what))
+			return
+		}
 		if x.machine.Owed(peer, 1) > 0 {
 			x.await(peer)
 		}
@@ -271,9 +282,14 @@ func (x *exchange) dial(p Peer) {
 	c := x.contact(p)
 	c.attempt = now
 	c.pause = min(max(2*c.pause, firstPause), lastPause)
-	c.next = now.Add(c.pause + time.Duration((x.rng.Float64()-0.5)*0.4*float64(c.pause)))
+	c.next = now.Add(x.jitter(c.pause))
 	x.mu.Unlock()
 	x.e.cfg.Mesh.Dial(mesh.PeerID(p))
+}
+
+// jitter is about a pause.
+func (x *exchange) jitter(pause time.Duration) time.Duration {
+	return pause + time.Duration((x.rng.Float64()-0.5)*0.4*float64(pause))
 }
 
 // arm sets the timer to the next thing that is due; nothing due, no timer.
@@ -483,7 +499,11 @@ func (x *exchange) take(in antientropy.Incoming) {
 		d.cursor = &in.Cursor
 	}
 	for _, raw := range in.Changes {
-		c, err := crdt.Decode(raw)
+		c, err := x.e.decode(raw)
+		if p := (*errPoison)(nil); errors.As(err, &p) {
+			d.changes = append(d.changes, &incoming{c: c, poison: p.what})
+			continue
+		}
 		if err == nil && in.Scope != "" && c.Scope != in.Scope {
 			err = fmt.Errorf("a change of scope %s among those of %s", c.Scope, in.Scope)
 		}

@@ -30,6 +30,8 @@ type heldRecord struct {
 	Why  string `cbor:"3,keyasint"`
 	At   int64  `cbor:"4,keyasint"` // ms
 	Ask  bool   `cbor:"5,keyasint,omitempty"`
+	// Program is which program failed on it; "" if that is not why it is held.
+	Program string `cbor:"6,keyasint,omitempty"`
 }
 
 type outgoing struct {
@@ -56,7 +58,7 @@ func (e *Engine) retryHeld() {
 		e.mu.Unlock()
 	}
 	for id, h := range e.held {
-		if h.busy || h.ask {
+		if h.busy || h.ask || e.poisons[id] != nil {
 			continue
 		}
 		if h.unknownAt == e.trustMoves+1 || e.clock.ahead(h.change.Stamp, now, synced) {
@@ -105,11 +107,12 @@ func (e *Engine) retryHeld() {
 type Wait string
 
 const (
-	ForPerson Wait = "person" // it is of a salvaged disk: Approve or DropHeld
-	ForAuthor Wait = "author" // the grant it was written under is unknown
-	ForTime   Wait = "time"   // its stamp is ahead of this node's clock
-	ForQuota  Wait = "quota"  // its author wrote more than its share
-	ForTrust  Wait = "trust"  // the gate lacks a grant or a rule
+	ForPerson  Wait = "person"  // it is of a salvaged disk: Approve or DropHeld
+	ForAuthor  Wait = "author"  // the grant it was written under is unknown
+	ForTime    Wait = "time"    // its stamp is ahead of this node's clock
+	ForQuota   Wait = "quota"   // its author wrote more than its share
+	ForProgram Wait = "program" // this program fails on it: another version of it is needed
+	ForTrust   Wait = "trust"   // the gate lacks a grant or a rule
 )
 
 // Reasons that the engine itself has to hold a change.
@@ -130,6 +133,8 @@ func (h *Held) Wait() Wait {
 		return ForTime
 	case strings.HasPrefix(h.Why, whyQuota):
 		return ForQuota
+	case strings.HasPrefix(h.Why, whyPoison):
+		return ForProgram
 	}
 	return ForTrust
 }
@@ -190,8 +195,7 @@ func (e *Engine) TrustChanged() {
 }
 
 // judged has a change judged and waits for the verdict; from says who brought it.
-func (e *Engine) judged(ctx context.Context, from Peer, c *crdt.Change) (Verdict, error) {
-	in := &incoming{c: c, done: make(chan judged, 1)}
+func (e *Engine) judged(ctx context.Context, from Peer, in *incoming) (Verdict, error) {
 	if err := e.verifiers.submit(ctx, &delivery{peer: from, changes: []*incoming{in}}); err != nil {
 		return Verdict{}, err
 	}

@@ -26,6 +26,8 @@ type incoming struct {
 	again    bool        // it is among the held ones already
 	done     chan judged // one answer; nil if nobody waits
 	verdict  Verdict
+	poison   string // why the program failed on it before it was judged
+	retry    bool   // a person wants it judged although the program failed on it
 }
 
 type judged struct {

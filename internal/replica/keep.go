@@ -155,7 +155,7 @@ func (e *Engine) forget(name crdt.Scope) error {
 		if raw == nil {
 			continue
 		}
-		c, err := crdt.Decode(raw)
+		c, err := e.decode(raw)
 		if err != nil {
 			return err
 		}

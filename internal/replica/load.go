@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/fxamacker/cbor/v2"
@@ -49,6 +50,9 @@ func (e *Engine) load() error {
 		return err
 	}
 	start := new(disk.Batch)
+	if e.start != nil {
+		start, e.start = e.start, nil
+	}
 	if err := e.identify(lost || e.hurt, start); err != nil {
 		return err
 	}
@@ -119,16 +123,39 @@ func (e *Engine) identify(lost bool, start *disk.Batch) error {
 // not fit the stored hash is reported, and the peers' cursors of that scope are
 // dropped, so that they send everything again.
 func (e *Engine) reload() error {
+	before := e.x.cursors
+	var hurt map[crdt.Scope]bool
+	for again := true; again; {
+		hurt = map[crdt.Scope]bool{}
+		err := e.read(hurt)
+		if again = errors.Is(err, errAgain); !again && err != nil {
+			return err
+		}
+	}
+	for k, old := range before { // what peers acknowledged since it was last written
+		if c := e.x.cursor(k.peer, k.scope); !hurt[k.scope] && old.Acked > c.Acked {
+			c.Acked = old.Acked
+			e.x.setAcked(k, c.Acked)
+			e.x.note(k)
+		}
+	}
+	e.hurt = len(hurt) > 0
+	e.completeArrivals()
+	e.keepAside()
+	return nil
+}
+
+// read reads everything into an empty engine; after errAgain again, without what
+// made the program fail.
+func (e *Engine) read(hurt map[crdt.Scope]bool) error {
 	e.scopes = map[crdt.Scope]*scope{}
 	e.x.out = nil
 	e.held, e.dropped, e.outbox = map[crdt.ID]*heldChange{}, map[crdt.ID]*Dropped{}, map[crdt.ID]*outgoing{}
 	e.chores, e.unnumbered = chores{}, nil
-	before := e.x.cursors
 	e.x.cursors = map[cursorKey]*cursors{}
 	now := e.cfg.Now()
-	hurt := map[crdt.Scope]bool{}
 	e.hurt = false
-	err := e.cfg.Disk.View(func(r disk.Reader) error {
+	return e.cfg.Disk.View(func(r disk.Reader) error {
 		if b, err := r.Get(keyClock); err == nil {
 			var s crdt.Stamp
 			if cbor.Unmarshal(b, &s) == nil {
@@ -149,19 +176,6 @@ func (e *Engine) reload() error {
 		}
 		return e.readRest(r, hurt)
 	})
-	if err != nil {
-		return err
-	}
-	for k, old := range before { // what peers acknowledged since it was last written
-		if c := e.x.cursor(k.peer, k.scope); !hurt[k.scope] && old.Acked > c.Acked {
-			c.Acked = old.Acked
-			e.x.setAcked(k, c.Acked)
-			e.x.note(k)
-		}
-	}
-	e.hurt = len(hurt) > 0
-	e.completeArrivals()
-	return nil
 }
 
 func (e *Engine) readChanges(r disk.Reader, now time.Time) error {
@@ -169,21 +183,38 @@ func (e *Engine) readChanges(r disk.Reader, now time.Time) error {
 	e.recall(r, now)
 	stamps := map[crdt.ID]crdt.Stamp{}
 	return r.Scan([]byte("c/"), func(key, raw []byte) error {
-		c, err := crdt.Decode(bytes.Clone(raw))
+		raw = bytes.Clone(raw)
+		c, err := e.decode(raw)
+		if p := (*errPoison)(nil); errors.As(err, &p) {
+			e.poison(c, Peer{}, p.Error())
+			e.chores.dead = append(e.chores.dead, bytes.Clone(key))
+			e.aside(nil, c, e.poisons[c.ID()])
+			return nil
+		}
 		if err != nil || len(key) != prefix+len(crdt.ID{}) || c.ID() != crdt.ID(key[prefix:]) {
 			e.report(fmt.Sprintf("%x is not the change it should be", key[prefix:]))
 			return nil
 		}
 		sc := e.scope(c.Scope)
-		fx := sc.set.Add(c)
-		sc.stored.Add(c.ID())
-		sc.sizes(c)
-		e.clock.witness(c.Stamp)
-		stamps[c.ID()] = c.Stamp
-		fx.Displaced = slices.DeleteFunc(fx.Displaced, func(d crdt.Displaced) bool { return e.remembered(r, d, stamps[d.By]) })
-		e.settle(sc, fx, now)
-		if !fx.Live {
-			e.prune(sc, c.ID())
+		if p := e.poisons[c.ID()]; p != nil {
+			e.aside(sc, c, p)
+			return nil
+		}
+		if f := guard(func() {
+			fx := sc.set.Add(c)
+			e.plant("merge", raw)
+			sc.stored.Add(c.ID())
+			sc.sizes(c)
+			e.clock.witness(c.Stamp)
+			stamps[c.ID()] = c.Stamp
+			fx.Displaced = slices.DeleteFunc(fx.Displaced, func(d crdt.Displaced) bool { return e.remembered(r, d, stamps[d.By]) })
+			e.settle(sc, fx, now)
+			if !fx.Live {
+				e.prune(sc, c.ID())
+			}
+		}); f != nil {
+			e.poison(c, Peer{}, whyPoison+e.spoke("merged", c, f))
+			return errAgain // the set is half changed
 		}
 		return nil
 	})
@@ -210,6 +241,9 @@ func (e *Engine) readArrivals(r disk.Reader, hurt map[crdt.Scope]bool) error {
 		id := crdt.ID(value[:32])
 		if _, twice := sc.arrivals.at[id]; twice || !sc.set.Has(id) {
 			// Pruned, or lost: the hash of the scope tells which.
+			if h := e.held[id]; h != nil {
+				h.peer = Peer(value[32:])
+			}
 			e.chores.prune = append(e.chores.prune, pruned{name, id, n})
 			return nil
 		}
@@ -324,9 +358,16 @@ func (e *Engine) readRest(r disk.Reader, hurt map[crdt.Scope]bool) error {
 			if err := cbor.Unmarshal(value, &h); err != nil {
 				return err
 			}
-			c, err := crdt.Decode(h.Raw)
+			c, err := e.decode(h.Raw)
+			if p := (*errPoison)(nil); errors.As(err, &p) {
+				h.Why, h.Program, err = p.Error(), e.cfg.Program, nil
+			}
 			if err != nil || len(h.Peer) != 16 {
 				return errors.Join(err, errors.New("no held change"))
+			}
+			if strings.HasPrefix(h.Why, whyPoison) && h.Program == e.cfg.Program && e.poisons[c.ID()] == nil {
+				e.poison(c, Peer(h.Peer), h.Why)
+				e.poisons[c.ID()].change = nil
 			}
 			e.held[c.ID()] = &heldChange{change: c, peer: Peer(h.Peer), why: h.Why, at: time.UnixMilli(h.At), ask: h.Ask}
 			return nil
@@ -348,7 +389,7 @@ func (e *Engine) readRest(r disk.Reader, hurt map[crdt.Scope]bool) error {
 			if err := cbor.Unmarshal(value, &o); err != nil {
 				return err
 			}
-			c, err := crdt.Decode(o.Raw)
+			c, err := e.decode(o.Raw)
 			if err != nil {
 				return err
 			}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/ed25519"
 	"fmt"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -56,6 +55,16 @@ func (p *pool) run(ctx context.Context, wg *sync.WaitGroup) {
 }
 
 func (p *pool) verify(in *incoming) {
+	if in.poison != "" {
+		return
+	}
+	if f := guard(func() { p.look(in) }); f != nil {
+		in.poison = p.e.spoke("verified", in.c, f)
+	}
+}
+
+func (p *pool) look(in *incoming) {
+	p.e.plant("verify", in.c.Raw())
 	key, ok := p.e.cfg.Gate.Key(in.c)
 	switch {
 	case !ok:
@@ -120,6 +129,12 @@ func (t *turn) delivery(d *delivery) bool {
 	}
 	t.answers = append(t.answers, func(err error) {
 		for _, in := range d.changes {
+			if v, bad := t.bad[in.c.ID()]; bad {
+				in.verdict = v
+				if refused == nil {
+					refused = fmt.Errorf("change %s of node %x: %s", in.c.ID(), in.c.Node, v.Reason)
+				}
+			}
 			if in.done != nil {
 				in.done <- judged{in.verdict, err}
 			}
@@ -132,7 +147,68 @@ func (t *turn) delivery(d *delivery) bool {
 }
 
 // judge decides about one change and stages it.
-func (t *turn) judge(d *delivery, in *incoming) Verdict {
+func (t *turn) judge(d *delivery, in *incoming) (v Verdict) {
+	e, c := t.e, in.c
+	if in.poison != "" {
+		return t.holdPoison(d, in, in.poison)
+	}
+	if p := e.poisons[c.ID()]; p != nil && !in.retry {
+		return t.hold(d, in, p.why)
+	}
+	if f := guard(func() {
+		e.plant("judge", c.Raw())
+		v = t.consider(d, in)
+	}); f != nil {
+		v = t.holdPoison(d, in, e.spoke("judged", c, f))
+	} else if in.retry && v.Outcome == Accept {
+		e.mu.Lock()
+		delete(e.poisons, c.ID())
+		e.mu.Unlock()
+	}
+	return v
+}
+
+// holdPoison holds a change on which the program failed.
+func (t *turn) holdPoison(d *delivery, in *incoming, what string) Verdict {
+	e, why := t.e, whyPoison+what
+	e.mu.Lock()
+	e.poison(in.c, d.peer, why)
+	e.poisons[in.c.ID()].change = nil // the turn writes it
+	e.mu.Unlock()
+	return t.hold(d, in, why)
+}
+
+// hold keeps a change that is not merged.
+func (t *turn) hold(d *delivery, in *incoming, why string) Verdict {
+	e, c := t.e, in.c
+	id := c.ID()
+	_, in.again = e.held[id]
+	switch {
+	case t.ids[id]:
+		return Verdict{Accept, "it is here already"}
+	case in.again:
+		if h := e.held[id]; h.why != why {
+			e.mu.Lock() // Held reads it
+			h.why = why
+			e.mu.Unlock()
+			t.batch.Put(keyHeld(id), encode(e.heldRecord(c, h.peer, why, h.at, h.ask)))
+		}
+	case e.dropped[id] != nil:
+		return Verdict{Accept, "a person dropped it here"}
+	case t.heldFull(c.Node):
+		if relayed(d.peer, c.Node) {
+			// Whoever brought it has it, and is not to blame.
+			e.leftOut(c.Node)
+			return Verdict{Accept, "too many changes are held already: it stays where it is"}
+		}
+		return Verdict{Refuse, "too many changes are held already"}
+	default:
+		t.stage(staged{c: c, peer: d.peer, keep: true, why: why})
+	}
+	return Verdict{Hold, why}
+}
+
+func (t *turn) consider(d *delivery, in *incoming) Verdict {
 	e, c := t.e, in.c
 	id := c.ID()
 	switch {
@@ -150,29 +226,7 @@ func (t *turn) judge(d *delivery, in *incoming) Verdict {
 		return Verdict{Accept, "it is here already"}
 	}
 	_, in.again = e.held[id]
-	hold := func(why string) Verdict {
-		switch {
-		case in.again:
-			if h := e.held[id]; h.why != why {
-				e.mu.Lock() // Held reads it
-				h.why = why
-				e.mu.Unlock()
-				t.batch.Put(keyHeld(id), encode(heldRecord{Raw: c.Raw(), Peer: h.peer[:], Why: strings.ToValidUTF8(why, "?"), At: h.at.UnixMilli(), Ask: h.ask}))
-			}
-		case e.dropped[id] != nil:
-			return Verdict{Accept, "a person dropped it here"}
-		case t.heldFull(c.Node):
-			if relayed(d.peer, c.Node) {
-				// Whoever brought it has it, and is not to blame.
-				e.leftOut(c.Node)
-				return Verdict{Accept, "too many changes are held already: it stays where it is"}
-			}
-			return Verdict{Refuse, "too many changes are held already"}
-		default:
-			t.stage(staged{c: c, peer: d.peer, keep: true, why: why})
-		}
-		return Verdict{Hold, why}
-	}
+	hold := func(why string) Verdict { return t.hold(d, in, why) }
 	if in.verified == unverified {
 		return hold(whyUnknown)
 	}

@@ -42,6 +42,9 @@ var (
 	// some of those that are.
 	ErrTooManyHeld = errors.New("too many changes are held already")
 
+	// ErrProgram: this program failed on the write; another version may not.
+	ErrProgram = errors.New("this program fails on that")
+
 	errTooMuchOwed = errors.New("too much of it is here alone")
 )
 
@@ -188,6 +191,11 @@ type Config struct {
 	Remember func(crdt.Cell) bool
 	MaxHeld  int // held changes kept at most, an eighth of it of one author; default 20,000
 
+	// Program says which program this is. A change on which another one failed is
+	// judged again.
+	Program string
+	plant   func(where string, raw []byte) // tests make the program fail
+
 	// Quota bounds what one other node can make this one keep. Zero:
 	// crdt.DefaultQuota.
 	Quota crdt.Quota
@@ -273,11 +281,14 @@ func (e *Engine) Commit(ctx context.Context, m Mutation) (Receipt, error) {
 // list, or from a salvaged disk. It returns once the change is durable, merged
 // or held.
 func (e *Engine) Submit(ctx context.Context, raw []byte) (crdt.ID, Verdict, error) {
-	c, err := crdt.Decode(raw)
-	if err != nil {
+	c, err := e.decode(raw)
+	in := &incoming{c: c, done: make(chan judged, 1)}
+	if p := (*errPoison)(nil); errors.As(err, &p) {
+		in.poison = p.what
+	} else if err != nil {
 		return crdt.ID{}, Verdict{Refuse, err.Error()}, nil
 	}
-	v, err := e.judged(ctx, Peer{}, c)
+	v, err := e.judged(ctx, Peer{}, in)
 	return c.ID(), v, err
 }
 

@@ -38,8 +38,9 @@ func Salvage(key, value []byte) (*crdt.Change, bool) {
 	default:
 		return nil, false
 	}
-	c, err := crdt.Decode(raw)
-	if err != nil {
+	var c *crdt.Change
+	var err error
+	if f := guard(func() { c, err = crdt.Decode(raw) }); f != nil || err != nil {
 		return nil, false
 	}
 	have := c.ID()
@@ -136,7 +137,7 @@ func (e *Engine) Approve(ctx context.Context, id crdt.ID) (Verdict, error) {
 		if h = e.held[id]; h == nil || !h.ask {
 			return
 		}
-		t.batch.Put(keyHeld(id), encode(heldRecord{Raw: h.change.Raw(), Peer: h.peer[:], Why: h.why, At: h.at.UnixMilli()}))
+		t.batch.Put(keyHeld(id), encode(e.heldRecord(h.change, h.peer, h.why, h.at, false)))
 		t.after = append(t.after, func() {
 			e.mu.Lock() // Held reads it
 			h.ask = false

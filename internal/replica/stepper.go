@@ -2,9 +2,9 @@ package replica
 
 import (
 	"context"
+	"errors"
 	"time"
 
-	"carrierclass.net/ccnode/crdt"
 	"carrierclass.net/ccnode/mesh"
 )
 
@@ -59,11 +59,13 @@ func (s *Stepper) Commit(m Mutation) (Receipt, error) {
 
 // Take is Engine.Submit, done at once.
 func (s *Stepper) Take(raw []byte) (Verdict, error) {
-	c, err := crdt.Decode(raw)
-	if err != nil {
+	c, err := s.decode(raw)
+	in := &incoming{c: c, done: make(chan judged, 1)}
+	if p := (*errPoison)(nil); errors.As(err, &p) {
+		in.poison = p.what
+	} else if err != nil {
 		return Verdict{Refuse, err.Error()}, nil
 	}
-	in := &incoming{c: c, done: make(chan judged, 1)}
 	s.verifiers.verify(in)
 	s.inbox.deliver(&delivery{changes: []*incoming{in}})
 	s.work()

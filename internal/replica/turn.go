@@ -3,7 +3,6 @@ package replica
 import (
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"carrierclass.net/ccnode/crdt"
@@ -37,6 +36,7 @@ type turn struct {
 	last    crdt.Stamp
 	did     chores
 
+	bad     map[crdt.ID]Verdict // durable, and then not merged
 	answers []func(err error)
 	after   []func() // after the merge, no lock held
 }
@@ -169,7 +169,7 @@ func (t *turn) stage(s staged) {
 	}
 	switch {
 	case s.keep:
-		t.batch.Put(keyHeld(id), encode(heldRecord{Raw: c.Raw(), Peer: s.peer[:], Why: strings.ToValidUTF8(s.why, "?"), At: t.now.UnixMilli(), Ask: s.ask}))
+		t.batch.Put(keyHeld(id), encode(e.heldRecord(c, s.peer, s.why, t.now, s.ask)))
 	case s.out && mutant.Is(mutant.OutboxVolatile):
 	case s.out:
 		t.batch.Put(keyOutbox(id), encode(outboxRecord{Raw: c.Raw(), At: t.now.UnixMilli()}))
@@ -246,6 +246,9 @@ func (t *turn) finish(err error) {
 			fn()
 		}
 	}
+	if len(t.bad) > 0 {
+		t.e.expel(t)
+	}
 	for _, answer := range t.answers {
 		answer(err)
 	}
@@ -265,20 +268,19 @@ func (e *Engine) merge(t *turn) {
 	for name, h := range t.hashes {
 		e.scope(name).stored = *h
 	}
-	for i := range t.staged {
-		s := &t.staged[i]
+	one := func(s *staged) {
 		id := s.c.ID()
 		if s.free {
 			delete(e.held, id)
 		}
 		if s.keep {
 			e.held[id] = &heldChange{change: s.c, peer: s.peer, why: s.why, at: t.now, ask: s.ask}
-			continue
+			return
 		}
 		if s.out {
 			e.outbox[id] = &outgoing{change: s.c, at: t.now}
 			e.x.out = nil
-			continue
+			return
 		}
 		sc := e.scope(s.c.Scope)
 		if !sc.noted {
@@ -286,6 +288,7 @@ func (e *Engine) merge(t *turn) {
 			sc.noted = true
 		}
 		fx := sc.set.Add(s.c)
+		e.plant("merge", s.c.Raw())
 		sc.arrivals.add(s.n, id, s.peer, s.c.Node, len(s.c.Raw()))
 		e.clock.witness(s.c.Stamp)
 		e.settle(sc, fx, t.now)
@@ -307,10 +310,21 @@ func (e *Engine) merge(t *turn) {
 			}
 		}
 	}
+	for i := range t.staged {
+		s := &t.staged[i]
+		if f := guard(func() { one(s) }); f != nil {
+			t.broken(s.c, s.peer, whyPoison+e.spoke("merged", s.c, f))
+			break
+		}
+	}
 	e.mu.Unlock()
-	if len(trust) > 0 {
-		if e.cfg.TrustMoved != nil {
-			e.cfg.TrustMoved(view{e}, trust)
+	if len(t.bad) > 0 {
+		return // expel goes on
+	}
+	if len(trust) > 0 && e.cfg.TrustMoved != nil {
+		if f := guard(func() { e.cfg.TrustMoved(view{e}, trust) }); f != nil {
+			t.untrusted(f)
+			return
 		}
 	}
 	for _, w := range twins {

@@ -11,6 +11,7 @@ import (
 // watchers hands merges to whoever watches, in order, in one goroutine.
 type watchers struct {
 	signal chan struct{}
+	failed func(crdt.Scope, *failure) // of one who watches
 
 	mu    sync.Mutex // guards what follows; not held while a watcher runs
 	fns   []*watcher
@@ -25,7 +26,9 @@ type news struct {
 	to    []*watcher
 }
 
-func newWatchers() *watchers { return &watchers{signal: make(chan struct{}, 1)} }
+func newWatchers(failed func(crdt.Scope, *failure)) *watchers {
+	return &watchers{signal: make(chan struct{}, 1), failed: failed}
+}
 
 func (w *watchers) add(fn func(crdt.Scope, []crdt.Cell)) (cancel func()) {
 	x := &watcher{fn}
@@ -76,7 +79,9 @@ func (w *watchers) drain(ctx context.Context) {
 		w.queue = w.queue[1:]
 		w.mu.Unlock()
 		for _, x := range n.to {
-			x.fn(n.scope, n.cells)
+			if f := guard(func() { x.fn(n.scope, n.cells) }); f != nil {
+				w.failed(n.scope, f)
+			}
 		}
 	}
 }

@@ -27,7 +27,12 @@ func (t *turn) local(l *local) bool {
 			return false
 		}
 	}
-	c, err := t.make(m)
+	var c *crdt.Change
+	var err error
+	if f := guard(func() { c, err = t.make(m) }); f != nil {
+		e.log.Error("A write made this program fail, it is refused", "panic", f.what, "stack", f.stack)
+		err = fmt.Errorf("%w: %s", ErrProgram, f.what)
+	}
 	if err != nil {
 		l.done <- answer{err: err}
 		return true
@@ -36,6 +41,10 @@ func (t *turn) local(l *local) bool {
 	t.answers = append(t.answers, func(err error) {
 		if err != nil {
 			l.done <- answer{err: err}
+			return
+		}
+		if v, bad := t.bad[c.ID()]; bad {
+			l.done <- answer{err: fmt.Errorf("%w: %s", ErrProgram, v.Reason)}
 			return
 		}
 		l.done <- answer{receipt: Receipt{c.ID(), c.Stamp}}

@@ -3,6 +3,9 @@ package state
 import (
 	"bytes"
 	"cmp"
+	"fmt"
+	"maps"
+	"runtime/debug"
 	"slices"
 	"strings"
 
@@ -131,8 +134,36 @@ func (s *State) foreign(scope crdt.Scope, t uint16, rec string) bool {
 	return !strings.HasPrefix(rec, string(s.cfg.Site[:trust.PrefixSize]))
 }
 
+// spare, deferred, leaves a record out on which this program fails: one record
+// must not keep a box from starting. The caller holds s.mu.
+func (s *State) spare(scope crdt.Scope, t uint16, rec string) {
+	p := recover()
+	if p == nil {
+		return
+	}
+	s.cfg.Log.Error("A record made this program fail, it is left out", "scope", scope, "table", t, "record", fmt.Sprintf("%x", rec), "panic", p, "stack", string(debug.Stack()))
+	if s.unread == nil {
+		s.unread = map[string]bool{}
+	}
+	if len(s.unread) < maxUnread {
+		s.unread[fmt.Sprintf("record %x of table %d is left out, because this program fails on it: %.200v", rec, t, p)] = true
+	}
+}
+
+// maxUnread bounds the sentences about records on which this program fails.
+const maxUnread = 100
+
+// Unread says in words which records this program failed on since the start, and
+// does not show or use; sorted.
+func (s *State) Unread() []string {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return slices.Sorted(maps.Keys(s.unread))
+}
+
 // tear notes whether a cell has versions that say different things.
 func (s *State) tear(set *crdt.Set, c crdt.Cell) {
+	defer s.spare(c.Scope, c.Table, c.Record)
 	if _, f := fieldOf(c); f.policy != Derived {
 		if vs := set.Versions(c); len(vs) > 1 && slices.ContainsFunc(vs, func(v crdt.Version) bool { return !sameValue(f, v.Value, vs[0].Value) }) {
 			s.ix.torn[c] = struct{}{}
@@ -152,6 +183,10 @@ func sameValue(f field, a, b []byte) bool {
 
 // index reads one record. It returns the mailbox whose lamp may have changed.
 func (s *State) index(v View, scope crdt.Scope, t uint16, rec string) (mailbox site.RecordID, lamp bool) {
+	defer s.spare(scope, t, rec)
+	if s.cfg.plant != nil {
+		s.cfg.plant(t, rec)
+	}
 	r := reader{v.Set(scope), t, rec}
 	if scope == crdt.Fleet {
 		switch t {

@@ -89,6 +89,8 @@ type Config struct {
 	// only what is Site's is indexed, and nothing is put in order: its own nodes
 	// do that.
 	Keeper bool
+
+	plant func(table uint16, rec string) // tests make the program fail
 }
 
 // A State reads and writes the fleet's state at one node.
@@ -107,9 +109,10 @@ type State struct {
 	write sync.Mutex // one administrative write at a time: numbers are checked, then taken
 	rmu   sync.Mutex // guards cfg.Random
 
-	fill sync.Mutex // one indexing at a time; taken before mu, never with the engine's lock held
-	mu   sync.RWMutex
-	ix   index
+	fill   sync.Mutex // one indexing at a time; taken before mu, never with the engine's lock held
+	mu     sync.RWMutex
+	ix     index
+	unread map[string]bool // records this program failed on, in words; guarded by mu
 
 	subs []func(mailbox site.RecordID) // guarded by mu
 }

@@ -19,6 +19,10 @@ type Book struct {
 	fleet    crdt.FleetID
 	founding *Founding
 
+	// Failed is told of a record that Sync left out, because the program panicked
+	// on it. May be nil; set before the first Sync.
+	Failed func(table uint16, rec string, panicked any)
+
 	mu      sync.RWMutex
 	grants  map[crdt.Ref]*Grant
 	depth   map[crdt.Ref]int

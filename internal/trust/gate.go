@@ -184,11 +184,16 @@ func (b *Book) learn(w *crdt.Write, stamp crdt.Stamp, id crdt.ID) {
 // reports whether the book moved; held changes are then worth another try.
 func (b *Book) Sync(trust *crdt.Set) (moved bool) {
 	before := b.size()
+	each := func(table uint16, fn func(rec string)) {
+		for _, rec := range trust.Records(table) {
+			b.spare(table, rec, func() { fn(rec) })
+		}
+	}
 	var waiting []*Grant
-	for _, rec := range trust.Records(TableGrant) {
+	each(TableGrant, func(rec string) {
 		if len(rec) == len(crdt.Ref{}) {
 			if _, known := b.Grant(crdt.Ref([]byte(rec))); known {
-				continue
+				return
 			}
 		}
 		for _, v := range trust.Versions(crdt.Cell{Table: TableGrant, Record: rec, Field: DropField}) {
@@ -196,29 +201,40 @@ func (b *Book) Sync(trust *crdt.Set) (moved bool) {
 				waiting = append(waiting, g)
 			}
 		}
-	}
+	})
 	for n := -1; n != len(waiting); { // each pass takes those whose issuer came in the last
 		n = len(waiting)
 		waiting = slices.DeleteFunc(waiting, func(g *Grant) bool { return !errors.Is(b.Add(g), ErrUnknown) })
 	}
-	for _, rec := range trust.Records(TableRevocation) {
+	each(TableRevocation, func(rec string) {
 		if v, ok := trust.Final(TableRevocation, rec); ok {
 			b.learn(&crdt.Write{Table: TableRevocation, Record: rec, Value: v.Value, Flags: v.Flags}, v.Stamp, v.ID)
 		}
-	}
-	for _, rec := range trust.Records(TableProof) {
+	})
+	each(TableProof, func(rec string) {
 		for _, v := range trust.Versions(crdt.Cell{Table: TableProof, Record: rec, Field: DropField}) {
 			b.learn(&crdt.Write{Table: TableProof, Record: rec, Field: DropField, Value: v.Value}, v.Stamp, v.ID)
 		}
-	}
-	for _, rec := range trust.Records(TableAdmin) {
+	})
+	each(TableAdmin, func(rec string) {
 		for _, f := range []string{AdminRecord, AdminRevoked} {
 			for _, v := range trust.Versions(crdt.Cell{Table: TableAdmin, Record: rec, Field: f}) {
 				b.learn(&crdt.Write{Table: TableAdmin, Record: rec, Field: f, Value: v.Value}, v.Stamp, v.ID)
 			}
 		}
-	}
+	})
 	return b.size() != before
+}
+
+// spare runs fn for a record, and leaves the record out if the program fails on it:
+// one record must not keep a box from starting.
+func (b *Book) spare(table uint16, rec string, fn func()) {
+	defer func() {
+		if p := recover(); p != nil && b.Failed != nil {
+			b.Failed(table, rec, p)
+		}
+	}()
+	fn()
 }
 
 func (b *Book) size() int {
