@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/dgraph-io/badger/v4"
@@ -20,6 +21,7 @@ type Options struct {
 	Reserve  int64            // bytes kept free; below it writes are refused. Default 256 MiB; see safeReserve
 	Ballast  int64            // bytes held in a file and given up to start on a full disk. Default 32 MiB, negative for none
 	SetAside bool             // a store that cannot be opened is moved away, what is readable copied, and work goes on
+	Quiet    time.Duration    // default Quiet; see tidy
 	Free     FreeFunc         // default FreeBytes
 	Now      func() time.Time // names the folder of a store set aside; default time.Now
 	Log      *slog.Logger
@@ -63,6 +65,9 @@ type badgerStore struct {
 	batches []*waiting // the leader's, kept to save allocations
 
 	damage damageList
+
+	dirt  atomic.Int64 // bytes written since the tables were merged
+	quiet *time.Timer  // fires when nothing was written for a while
 }
 
 type waiting struct {
@@ -82,6 +87,9 @@ func OpenBadger(o Options) (Store, error) {
 	if o.Ballast == 0 {
 		o.Ballast = 32 << 20
 	}
+	if o.Quiet == 0 {
+		o.Quiet = Quiet
+	}
 	if o.Free == nil {
 		o.Free = FreeBytes
 	}
@@ -99,7 +107,9 @@ func OpenBadger(o Options) (Store, error) {
 		return nil, err
 	}
 	s := &badgerStore{opts: o, folder: folder, ballast: ballast{filepath.Join(o.Dir, "ballast"), o.Ballast}}
+	s.quiet = time.AfterFunc(o.Quiet, s.tidy)
 	if err := s.open(); err != nil {
+		s.quiet.Stop()
 		folder.Close()
 		return nil, err
 	}
@@ -118,7 +128,8 @@ func settings(dir string, log *logger) badger.Options {
 		WithNumMemtables(2).
 		WithBaseTableSize(1 << 20).
 		WithBaseLevelSize(8 << 20).
-		WithNumLevelZeroTables(3).
+		WithNumLevelZeroTables(1). // each is merged at once: a small store has few
+		WithCompactL0OnClose(true).
 		WithNumLevelZeroTablesStall(8).
 		WithNumCompactors(2).
 		WithBlockCacheSize(4 << 20).
@@ -161,6 +172,8 @@ func (s *badgerStore) open() error {
 		return err
 	}
 	s.trimBallast()
+	all, largest := s.tables()
+	s.dirt.Store(all - largest)
 	return nil
 }
 
@@ -300,6 +313,7 @@ func (s *badgerStore) Close() error {
 		return nil
 	}
 	s.closed = true
+	s.quiet.Stop()
 	s.closeHandle()
 	return s.folder.Close()
 }

@@ -109,6 +109,7 @@ func (s *badgerStore) commitGroup(group []*waiting) {
 	}
 	s.mark.set(seq)
 	answer(nil)
+	s.stir(group)
 	if seq%256 == 0 {
 		s.trimBallast()
 	}

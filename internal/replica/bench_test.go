@@ -20,7 +20,7 @@ import (
 
 func badgerAt(t testing.TB, dir string) disk.Store {
 	t.Helper()
-	s, err := disk.OpenBadger(disk.Options{Dir: dir, Reserve: 1 << 20, Ballast: -1, Log: slog.New(slog.DiscardHandler)})
+	s, err := disk.OpenBadger(disk.Options{Dir: dir, Reserve: 1 << 20, Ballast: -1, Quiet: 2 * time.Second, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}

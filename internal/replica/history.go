@@ -176,6 +176,9 @@ func (e *Engine) forgetHistory() {
 	}
 }
 
+// forgetTurns is how many transactions of history go at a time.
+const forgetTurns = 16
+
 // expireHistory removes what is older than it is kept, and the oldest of what
 // is too much, a part at a time.
 func (e *Engine) expireHistory(now time.Time) (more bool, err error) {
@@ -209,9 +212,14 @@ func (e *Engine) expireHistory(now time.Time) (more bool, err error) {
 			limit = max(limit, all[i].at+1)
 		}
 	}
-	var b disk.Batch
+	bs := []*disk.Batch{new(disk.Batch)}
 	gone, newest := 0, int64(0)
 	err = each(func(key []byte, at int64, size int) {
+		b := bs[len(bs)-1]
+		if b.Len() >= turnOps && len(bs) < forgetTurns {
+			b = new(disk.Batch)
+			bs = append(bs, b)
+		}
 		switch {
 		case at >= limit:
 		case b.Len() >= turnOps:
@@ -221,18 +229,22 @@ func (e *Engine) expireHistory(now time.Time) (more bool, err error) {
 			gone, newest = gone+size, max(newest, at)
 		}
 	})
-	if err != nil || b.Len() == 0 {
+	if err != nil || bs[0].Len() == 0 {
 		return false, err
 	}
 	since := e.history.begin()
 	if at := time.UnixMilli(max(newest, limit-1)); at.After(since) {
 		since = at
-		b.Put(keyMemory, encode(at.UnixMilli()))
+		bs[0].Put(keyMemory, encode(at.UnixMilli()))
 	}
-	if err := e.cfg.Disk.Commit(&b); err != nil {
-		return false, err
+	for i, b := range bs {
+		if err := e.cfg.Disk.Commit(b); err != nil {
+			return false, err
+		}
+		if i == 0 {
+			e.memorize(since)
+		}
 	}
-	e.memorize(since)
 	e.history.bytes -= gone
 	return more, nil
 }
