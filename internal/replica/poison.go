@@ -58,7 +58,7 @@ func newFailure(p any) *failure {
 func (e *Engine) decode(raw []byte) (c *crdt.Change, err error) {
 	f := guard(func() {
 		e.plant("decode", raw)
-		c, err = crdt.Decode(raw)
+		c, err = e.cfg.Decode(raw)
 	})
 	if f == nil {
 		return c, err

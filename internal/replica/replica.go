@@ -147,6 +147,10 @@ type Config struct {
 	Wall func() time.Time
 	// Verify checks a change's signature. Nil: Change.Verify.
 	Verify func(c *crdt.Change, pub []byte) bool
+	// Decode reads a change; it is called from several goroutines at once, and what
+	// it returns is never altered. Nil: crdt.Decode. A simulation of many nodes
+	// hands out one copy.
+	Decode func(raw []byte) (*crdt.Change, error)
 
 	// Synced says whether the wall clock is NTP-synchronous. Nil: never.
 	Synced func() bool
@@ -226,6 +230,9 @@ func (c *Config) defaults() error {
 	if c.Verify == nil {
 		fleet := c.Fleet
 		c.Verify = func(x *crdt.Change, pub []byte) bool { return x.Verify(fleet, pub) }
+	}
+	if c.Decode == nil {
+		c.Decode = crdt.Decode
 	}
 	if c.Verifiers == 0 {
 		c.Verifiers = 2

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"time"
@@ -29,7 +30,7 @@ type box struct {
 	site   [10]byte
 	stands [][10]byte // whose stand-in its site is
 
-	medium    *disktest.Medium
+	medium    medium
 	store     disk.Store
 	st        *replica.Stepper // nil while it is off
 	life      int              // starts so far
@@ -38,6 +39,7 @@ type box struct {
 	dialling  map[crdt.NodeID]bool
 	lost      map[[16]byte]bool
 	rewire    bool
+	known     []*box        // in a large world: whom it has to do with
 	armed     time.Duration // when the next Step is due; 0: none
 	wake      uint64
 	unsynced  []byte  // under harm: what a power cut leaves
@@ -54,7 +56,11 @@ func newBox(w *world, i int, site [10]byte) *box {
 	copy(b.id[:], sum[:])
 	copy(b.auth[:], sum[16:])
 	copy(b.nonce[:], seed[8:])
-	b.medium = disktest.NewMedium(w.seed*1000 + uint64(i))
+	if len(w.groups) > manyBoxes {
+		b.medium = &calm{intern: w.intern}
+	} else {
+		b.medium = disktest.NewMedium(w.seed*1000 + uint64(i))
+	}
 	return b
 }
 
@@ -77,7 +83,7 @@ func (b *box) start() error {
 	b.st, err = replica.NewStepper(replica.Config{Node: b.id, Fleet: fleetID, Auth: b.auth, Sign: func(m []byte) []byte { return ed25519.Sign(b.key, m) },
 		Disk: store, Gate: gate{b.w}, Topo: topology{b}, Mesh: port{b}, Random: rand.NewChaCha8(seed), Log: b.w.story.With("box", b.index),
 		Now:  func() time.Time { return beginning.Add(b.w.now) },
-		Wall: func() time.Time { return beginning.Add(b.w.now + b.skew) }, Verify: b.w.verify,
+		Wall: func() time.Time { return beginning.Add(b.w.now + b.skew) }, Verify: b.w.verify, Decode: b.w.decode,
 		LinkChanged: b.linkChanged, Machine: fmt.Sprint("machine ", b.index)})
 	if err != nil {
 		return fmt.Errorf("%s: %w", b, err)
@@ -115,11 +121,12 @@ func (b *box) off(crash bool) {
 
 // ordered lists the links, always in the same order.
 func (b *box) ordered() (out []*link) {
-	for _, o := range b.w.boxes {
-		if l := b.links[o.id]; l != nil {
-			out = append(out, l)
-		}
-	}
+	out = slices.Collect(maps.Values(b.links))
+	slices.SortFunc(out, func(x, y *link) int {
+		o, _ := x.other(b)
+		p, _ := y.other(b)
+		return o.index - p.index
+	})
 	return out
 }
 
@@ -208,7 +215,7 @@ func (t topology) Neighbours() (out []antientropy.Neighbour) {
 			shared[id] = append(shared[id], crdt.SiteScope(whose))
 		}
 	}
-	keeper, kept := p.StandIn(t.site)
+	keeper, kept := t.w.keeper(t.site)
 	if kept {
 		between(keeper, t.site)
 	}
@@ -238,36 +245,49 @@ func (t topology) Neighbours() (out []antientropy.Neighbour) {
 	return out
 }
 
-// concern are the other boxes that one may have to do with. In a large world
-// nobody leaves anything at sites that are not its neighbours, so that a box's
-// list does not grow with the fleet.
+// concern are the other boxes that one has to do with. A box of the product
+// lists the whole fleet. Here, in a large world, only those that it ever exchanged
+// with or that ever dialled it are listed, so that ten thousand lists fit; nobody
+// leaves anything at other sites there.
 func (w *world) concern(b *box) []*box {
 	if len(w.boxes) <= manyBoxes {
 		return slices.DeleteFunc(slices.Clone(w.boxes), func(o *box) bool { return o == b })
 	}
-	seen := map[crdt.NodeID]bool{b.id: true}
-	var out []*box
-	add := func(id [16]byte) {
-		if !seen[id] {
-			seen[id] = true
-			out = append(out, w.byID[id])
-		}
-	}
 	down := func(id [16]byte) bool { return b.lost[id] }
 	for _, id := range w.plan.Neighbours(b.id, down) {
-		add(id)
+		b.meet(w.byID[id])
 	}
-	if k, ok := w.plan.StandIn(b.site); ok {
+	for _, id := range w.plan.Nodes(b.site) {
+		b.meet(w.byID[id])
+	}
+	if k, ok := w.keeper(b.site); ok {
 		for _, id := range w.plan.Nodes(k) {
-			add(id)
+			b.meet(w.byID[id])
 		}
 	}
 	for _, s := range b.stands {
 		for _, id := range w.plan.Nodes(s) {
-			add(id)
+			b.meet(w.byID[id])
 		}
 	}
-	return out
+	return b.known
+}
+
+// meet lists another box, for good.
+func (b *box) meet(o *box) (news bool) {
+	if o == b || slices.Contains(b.known, o) {
+		return false
+	}
+	b.known = append(b.known, o)
+	return true
+}
+
+// dialled makes sure that who comes in is listed.
+func (b *box) dialled(o *box) {
+	if len(b.w.boxes) > manyBoxes && b.meet(o) {
+		b.rewire = true
+		b.after()
+	}
 }
 
 const manyBoxes = 50

@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"runtime/pprof"
 	"time"
 )
 
@@ -22,7 +23,19 @@ func main() {
 	sweep := flag.Int("sweep", 0, "run so many seeds")
 	verbose := flag.Bool("v", false, "one seed: tell what happens")
 	steps := flag.Int("steps", 80, "things that happen before all is healed")
+	profile := flag.String("profile", "", "write where the time goes to this file, for go tool pprof")
 	flag.Parse()
+	if *profile != "" {
+		f, err := os.Create(*profile)
+		if err == nil {
+			err = pprof.StartCPUProfile(f)
+		}
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		defer pprof.StopCPUProfile()
+	}
 	begun := time.Now()
 	if *sweep > 0 {
 		bad := 0
@@ -53,8 +66,13 @@ func main() {
 	}
 	r := play(w, *steps)
 	tell(r)
-	fmt.Printf("%d boxes at %d sites, seed %d: %d writes, %d messages, %d bytes, %v of time in %v; settled %v after the heal; trace %s; %d faults\n",
-		*nodes, r.sites, *seed, r.writes, r.messages, r.bytes, r.virtual.Round(time.Second), time.Since(begun).Round(time.Millisecond), r.settled.Round(time.Millisecond), r.trace, len(r.faults))
+	fmt.Printf("%d boxes at %d sites, seed %d: %d writes, %d events, %d messages, %d bytes, %v of time in %v; settled %v after the heal; trace %s\n",
+		*nodes, r.sites, *seed, r.writes, r.events, r.messages, r.bytes, r.virtual.Round(time.Second), time.Since(begun).Round(time.Millisecond), r.settled.Round(time.Millisecond), r.trace)
+	if s := r.spread; s.hops > 0 {
+		fmt.Printf("one edit after that reaches all over at most %d links (half of them %d) in %v, %d frames and %d bytes in all\n",
+			s.hops, s.median, s.last.Round(time.Millisecond), s.frames, s.bytes)
+	}
+	fmt.Printf("%d faults\n", len(r.faults))
 	if len(r.faults) > 0 {
 		os.Exit(1)
 	}

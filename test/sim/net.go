@@ -83,6 +83,7 @@ func (p port) Dial(id mesh.PeerID) {
 			l := &link{ends: [2]*box{b, to}}
 			b.links[to.id], to.links[b.id] = l, l
 			w.note("link", b, to, nil)
+			to.dialled(b)
 			b.handle(mesh.Event{Kind: mesh.LinkUp, Peer: id})
 			if to.links[b.id] == l {
 				to.handle(mesh.Event{Kind: mesh.LinkUp, Peer: mesh.PeerID(b.id), Inbound: true})

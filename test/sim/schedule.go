@@ -17,6 +17,8 @@ type result struct {
 	virtual         time.Duration
 	settled         time.Duration // from the heal until everybody has all
 	trace           string
+	spread          spread // in a large fleet: of one edit after all is healed
+	events          int
 	restored, clock int
 }
 
@@ -40,6 +42,9 @@ func play(w *world, steps int) (r result) {
 	}
 	s := &schedule{world: w}
 	for _, b := range w.boxes { // who joins takes the fleet's time
+		if len(w.boxes) > manyBoxes && b.index%(len(w.boxes)/manyBoxes) != 0 {
+			continue // a change that all write is as many frames as the fleet has boxes, squared
+		}
 		_ = b.write(crdt.Cell{Scope: crdt.Fleet, Table: 1, Record: fmt.Sprint("joined ", b.index), Field: "f"}, nil)
 	}
 	w.run(time.Minute)
@@ -66,6 +71,9 @@ func play(w *world, steps int) (r result) {
 	}
 	w.run(w.now + time.Minute) // acknowledgements
 	w.check()
+	if nodes > manyBoxes {
+		r.spread = w.probe(w.boxes[nodes/2])
+	}
 	said := w.messages
 	w.run(w.now + 3*time.Hour)
 	if n := w.messages - said; n > 0 {
@@ -74,7 +82,7 @@ func play(w *world, steps int) (r result) {
 	for _, d := range w.dropped {
 		fault("%s", d)
 	}
-	r.faults, r.writes, r.messages, r.bytes, r.virtual, r.trace, r.sites = w.truth.faults, w.writes, w.messages, w.bytes, w.now, w.sum(), w.sites
+	r.faults, r.writes, r.messages, r.bytes, r.virtual, r.trace, r.sites, r.events = w.truth.faults, w.writes, w.messages, w.bytes, w.now, w.sum(), w.sites, w.steps
 	return r
 }
 
@@ -227,7 +235,11 @@ func (s *schedule) restore(b *box) {
 	for i := range s.rng.IntN(2) {
 		_ = b.write(crdt.Cell{Scope: crdt.Fleet, Table: 1, Record: fmt.Sprint("restored ", i), Field: "f"}, nil)
 	}
-	for _, o := range s.boxes {
+	all := s.boxes
+	if len(all) > manyBoxes {
+		all = s.concern(b)
+	}
+	for _, o := range all {
 		if o.st != nil {
 			for _, scope := range []crdt.Scope{crdt.Fleet, crdt.SiteScope(o.site)} {
 				_ = o.write(crdt.Cell{Scope: scope, Table: 1, Record: fmt.Sprint("contact ", o.index), Field: "f"}, nil)

@@ -2,7 +2,7 @@ package main
 
 import (
 	"bytes"
-	"container/heap"
+	"context"
 	"crypto/ed25519"
 	"crypto/sha256"
 	"encoding/binary"
@@ -34,9 +34,13 @@ type world struct {
 
 	delay    time.Duration // of a message, at most
 	genuine  map[crdt.ID]bool
+	read     map[string]*crdt.Change // all changes there were, by their bytes
 	messages int
 	bytes    int64
 	trace    hash.Hash // of all that happened: equal for equal seeds
+	line     []byte
+	texts    map[string]string // what the disks of a large world hold, once
+	keepers  map[[10]byte][10]byte
 	steps    int
 	harm     func(*box, disk.Store) disk.Store // a planted bug between engine and disk; nil: none
 	truth    truth
@@ -51,31 +55,10 @@ var (
 	fleetID   = crdt.FleetID{1, 2, 3}
 )
 
-type event struct {
-	at  time.Duration
-	seq uint64
-	do  func()
-}
-
-type events []event
-
-func (q events) Len() int { return len(q) }
-func (q events) Less(i, j int) bool {
-	return q[i].at < q[j].at || q[i].at == q[j].at && q[i].seq < q[j].seq
-}
-func (q events) Swap(i, j int) { q[i], q[j] = q[j], q[i] }
-func (q *events) Push(x any)   { *q = append(*q, x.(event)) }
-func (q *events) Pop() any {
-	old := *q
-	x := old[len(old)-1]
-	old[len(old)-1] = event{}
-	*q = old[:len(old)-1]
-	return x
-}
-
 // newWorld makes a fleet of n boxes; about every third site has two.
 func newWorld(seed uint64, n int) *world {
-	w := &world{seed: seed, rng: rand.New(rand.NewPCG(seed, 7)), byID: map[crdt.NodeID]*box{}, genuine: map[crdt.ID]bool{},
+	w := &world{seed: seed, rng: rand.New(rand.NewPCG(seed, 7)), byID: map[crdt.NodeID]*box{}, genuine: map[crdt.ID]bool{}, read: map[string]*crdt.Change{},
+		texts: map[string]string{}, keepers: map[[10]byte][10]byte{},
 		trace: sha256.New(), groups: make([]int, n), truth: newTruth(), story: slog.New(slog.DiscardHandler)}
 	w.delay = time.Duration(1+w.rng.IntN(300)) * time.Millisecond
 	var members []overlay.Member
@@ -99,12 +82,29 @@ func newWorld(seed uint64, n int) *world {
 	for i := range site + 1 {
 		if k, ok := w.plan.StandIn(siteID(i)); ok && len(w.plan.Nodes(siteID(i))) > 0 {
 			stands[k] = append(stands[k], siteID(i))
+			w.keepers[siteID(i)] = k
 		}
 	}
 	for _, b := range w.boxes {
 		b.stands = stands[b.site]
 	}
 	return w
+}
+
+// keeper is a site's stand-in.
+func (w *world) keeper(site [10]byte) (k [10]byte, ok bool) {
+	k, ok = w.keepers[site]
+	return k, ok
+}
+
+// intern returns the one copy of a text.
+func (w *world) intern(b []byte) string {
+	if s, ok := w.texts[string(b)]; ok {
+		return s
+	}
+	s := string(b)
+	w.texts[s] = s
+	return s
 }
 
 func siteID(i int) (id [10]byte) {
@@ -116,13 +116,13 @@ func siteID(i int) (id [10]byte) {
 // at has something happen later.
 func (w *world) at(d time.Duration, do func()) {
 	w.seq++
-	heap.Push(&w.queue, event{w.now + max(d, 0), w.seq, do})
+	w.queue.push(event{w.now + max(d, 0), w.seq, do})
 }
 
 // run lets events happen until a time.
 func (w *world) run(until time.Duration) {
 	for len(w.queue) > 0 && w.queue[0].at <= until {
-		e := heap.Pop(&w.queue).(event)
+		e := w.queue.pop()
 		w.now = e.at
 		w.steps++
 		e.do()
@@ -132,8 +132,15 @@ func (w *world) run(until time.Duration) {
 
 // note makes part of the trace what happened.
 func (w *world) note(what string, from, to *box, b []byte) {
-	w.story.Debug(what, "from", from.index, "to", to.index, "body", fmt.Sprintf("%x", b))
-	fmt.Fprintf(w.trace, "%d %s %d %d %x\n", w.now, what, from.index, to.index, sha256.Sum256(b))
+	if w.story.Enabled(context.Background(), slog.LevelDebug) {
+		w.story.Debug(what, "from", from.index, "to", to.index, "body", fmt.Sprintf("%x", b))
+	}
+	line := w.line[:0]
+	for _, n := range []int{int(w.now), from.index, to.index, len(b)} {
+		line = binary.BigEndian.AppendUint64(line, uint64(n))
+	}
+	w.line = append(append(line, what...), b...)
+	w.trace.Write(w.line)
 }
 
 func (w *world) reaches(a, b *box) bool { return w.groups[a.index] == w.groups[b.index] }
@@ -152,6 +159,18 @@ func (w *world) verify(c *crdt.Change, pub []byte) bool {
 		w.genuine[c.ID()] = ok
 	}
 	return ok
+}
+
+// decode reads a change once for the whole fleet: a change is never altered.
+func (w *world) decode(raw []byte) (*crdt.Change, error) {
+	if c := w.read[string(raw)]; c != nil {
+		return c, nil
+	}
+	c, err := crdt.Decode(raw)
+	if err == nil {
+		w.read[string(raw)] = c
+	}
+	return c, err
 }
 
 func (w *world) sum() string { return fmt.Sprintf("%x", w.trace.Sum(nil)[:8]) }
