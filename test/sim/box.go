@@ -56,7 +56,7 @@ func newBox(w *world, i int, site [10]byte) *box {
 	copy(b.id[:], sum[:])
 	copy(b.auth[:], sum[16:])
 	copy(b.nonce[:], seed[8:])
-	if len(w.groups) > manyBoxes {
+	if w.large {
 		b.medium = &calm{intern: w.intern}
 	} else {
 		b.medium = disktest.NewMedium(w.seed*1000 + uint64(i))
@@ -250,7 +250,7 @@ func (t topology) Neighbours() (out []antientropy.Neighbour) {
 // with or that ever dialled it are listed, so that ten thousand lists fit; nobody
 // leaves anything at other sites there.
 func (w *world) concern(b *box) []*box {
-	if len(w.boxes) <= manyBoxes {
+	if !w.large {
 		return slices.DeleteFunc(slices.Clone(w.boxes), func(o *box) bool { return o == b })
 	}
 	down := func(id [16]byte) bool { return b.lost[id] }
@@ -284,7 +284,7 @@ func (b *box) meet(o *box) (news bool) {
 
 // dialled makes sure that who comes in is listed.
 func (b *box) dialled(o *box) {
-	if len(b.w.boxes) > manyBoxes && b.meet(o) {
+	if b.w.large && b.meet(o) {
 		b.rewire = true
 		b.after()
 	}

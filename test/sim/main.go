@@ -5,7 +5,8 @@
 //
 //	go run ./test/sim -nodes 12 -seed 7            one run
 //	go run ./test/sim -nodes 12 -sweep 1000        seeds 0 to 999, 2 to 12 boxes
-//	go run ./test/sim -nodes 10000 -steps 300      a large fleet
+//	go run ./test/sim -nodes 10000 -steps 40       a large fleet
+//	go run ./test/sim -heal -nodes 1000            two halves meet again
 package main
 
 import (
@@ -23,6 +24,9 @@ func main() {
 	sweep := flag.Int("sweep", 0, "run so many seeds")
 	verbose := flag.Bool("v", false, "one seed: tell what happens")
 	steps := flag.Int("steps", 80, "things that happen before all is healed")
+	parted := flag.Bool("heal", false, "part a fleet with a directory in two halves, and heal it")
+	users := flag.Int("users", 300, "-heal: people in the directory")
+	edits := flag.Int("edits", 1000, "-heal: edits in each half")
 	profile := flag.String("profile", "", "write where the time goes to this file, for go tool pprof")
 	flag.Parse()
 	if *profile != "" {
@@ -37,6 +41,15 @@ func main() {
 		defer pprof.StopCPUProfile()
 	}
 	begun := time.Now()
+	if *parted {
+		h := heal(*seed, *nodes, *users, *edits)
+		h.tell(*seed, *nodes, *users, *edits)
+		fmt.Printf("took %v\n", time.Since(begun).Round(time.Millisecond))
+		if len(h.faults) > 0 {
+			os.Exit(1)
+		}
+		return
+	}
 	if *sweep > 0 {
 		bad := 0
 		var all result

@@ -40,6 +40,9 @@ func (p port) Send(f mesh.Frame) {
 	to, end := l.other(b)
 	w.messages++
 	w.bytes += int64(len(f.Body))
+	if w.meter != nil {
+		w.meter[[2]int{min(b.index, to.index), max(b.index, to.index)}] += int64(len(f.Body))
+	}
 	w.note("send", b, to, f.Body)
 	when := max(w.now+w.between(time.Millisecond, w.delay), l.last[end])
 	l.last[end] = when

@@ -42,7 +42,7 @@ func play(w *world, steps int) (r result) {
 	}
 	s := &schedule{world: w}
 	for _, b := range w.boxes { // who joins takes the fleet's time
-		if len(w.boxes) > manyBoxes && b.index%(len(w.boxes)/manyBoxes) != 0 {
+		if w.large && b.index%(len(w.boxes)/manyBoxes) != 0 {
 			continue // a change that all write is as many frames as the fleet has boxes, squared
 		}
 		_ = b.write(crdt.Cell{Scope: crdt.Fleet, Table: 1, Record: fmt.Sprint("joined ", b.index), Field: "f"}, nil)
@@ -71,7 +71,7 @@ func play(w *world, steps int) (r result) {
 	}
 	w.run(w.now + time.Minute) // acknowledgements
 	w.check()
-	if nodes > manyBoxes {
+	if w.large {
 		r.spread = w.probe(w.boxes[nodes/2])
 	}
 	said := w.messages
@@ -114,7 +114,7 @@ func (s *schedule) cell(b *box) crdt.Cell {
 	case 0:
 		scope = crdt.SiteScope(b.site)
 	case 1:
-		if len(s.boxes) <= manyBoxes {
+		if !s.large {
 			scope = crdt.SiteScope(s.boxes[s.rng.IntN(len(s.boxes))].site)
 		}
 	}
@@ -236,7 +236,7 @@ func (s *schedule) restore(b *box) {
 		_ = b.write(crdt.Cell{Scope: crdt.Fleet, Table: 1, Record: fmt.Sprint("restored ", i), Field: "f"}, nil)
 	}
 	all := s.boxes
-	if len(all) > manyBoxes {
+	if s.large {
 		all = s.concern(b)
 	}
 	for _, o := range all {

@@ -1,0 +1,160 @@
+package main
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/klauspost/compress/zstd"
+
+	"carrierclass.net/ccnode/crdt"
+	"carrierclass.net/ccnode/internal/replica"
+)
+
+// A healing is what two halves of a fleet said to each other when they met again.
+type healing struct {
+	links                  int // that carried anything
+	max, median, total     int64
+	across, acrossMax      int64 // of the links between the halves: all, and the most on one
+	took                   time.Duration
+	frames                 int
+	small, large           int64 // the halves' edits, compressed: the smaller and the larger
+	changes                int   // live at the end
+	virtual, split, seeded time.Duration
+	faults                 []string
+}
+
+// user is the record of one person of the directory.
+func user(i int) crdt.Cell {
+	return crdt.Cell{Scope: crdt.Fleet, Table: 1, Record: fmt.Sprint("user ", i), Field: "name"}
+}
+
+// heal gives a fleet a directory, parts it in two halves, lets each half write so
+// many edits, and looks at what passes once the halves meet again.
+func heal(seed uint64, nodes, users, edits int) (h healing) {
+	w := newFleet(seed, nodes, true)
+	fault := w.truth.fault
+	defer func() { h.faults, h.virtual = w.truth.faults, w.now }()
+	first := w.boxes[0]
+	if err := first.start(); err != nil {
+		fault("%v", err)
+		return h
+	}
+	for i := range users {
+		w.put(first, user(i), fmt.Sprint("person ", i, filler))
+	}
+	for _, b := range w.boxes[1:] {
+		if err := b.start(); err != nil {
+			fault("%v", err)
+			return h
+		}
+	}
+	h.seeded = w.untilEqual(time.Hour)
+	w.run(w.now + 10*time.Minute)
+	half := make([]int, nodes)
+	for i, at := range w.rng.Perm(nodes) {
+		half[at] = i % 2
+	}
+	w.cut(func(b *box) int { return half[b.index] })
+	w.run(w.now + 5*time.Minute) // links that died are noticed, others are made
+	var written [2][]byte
+	for i := range 2 * edits {
+		side := i % 2
+		b := w.boxes[w.rng.IntN(nodes)]
+		for half[b.index] != side {
+			b = w.boxes[w.rng.IntN(nodes)]
+		}
+		w.put(b, user(w.rng.IntN(max(users, 1))), fmt.Sprint("edit ", i, filler))
+		written[side] = append(written[side], b.raw(b.last)...)
+		w.run(w.now + w.between(0, 2*time.Second))
+	}
+	w.run(w.now + 20*time.Minute)
+	for i := range 2 {
+		z := int64(squeezed(written[i]))
+		if i == 0 {
+			h.small, h.large = z, z
+		}
+		h.small, h.large = min(h.small, z), max(h.large, z)
+	}
+	w.meter = map[[2]int]int64{}
+	frames := w.messages
+	w.cut(func(*box) int { return 0 })
+	h.took = w.untilEqual(time.Hour)
+	w.run(w.now + 20*time.Minute) // acknowledgements, and what is said for nothing
+	h.frames = w.messages - frames
+	var all []int64
+	for ends, n := range w.meter {
+		all = append(all, n)
+		h.total += n
+		if half[ends[0]] != half[ends[1]] {
+			h.across += n
+			h.acrossMax = max(h.acrossMax, n)
+		}
+	}
+	slices.SortFunc(all, cmp.Compare)
+	if h.links = len(all); h.links > 0 {
+		h.max, h.median = all[len(all)-1], all[len(all)/2]
+	}
+	first.st.View(func(v replica.View) { h.changes = v.Set(crdt.Fleet).Len() })
+	return h
+}
+
+// put writes what the twin does not follow.
+func (w *world) put(b *box, c crdt.Cell, text string) {
+	r, err := b.st.Commit(replica.Mutation{Scope: c.Scope, Writes: []crdt.Write{{Table: c.Table, Record: c.Record, Field: c.Field, Value: []byte(text)}}})
+	if err != nil {
+		w.truth.fault("%s: %v", b, err)
+	}
+	b.last = r.ID
+	b.after()
+}
+
+// untilEqual lets time pass until all boxes have the same directory.
+func (w *world) untilEqual(within time.Duration) time.Duration {
+	begun := w.now
+	at := 0 // the first that was seen to differ
+	for w.now-begun < within {
+		w.run(w.now + 250*time.Millisecond)
+		want := w.boxes[len(w.boxes)-1].print()
+		if w.boxes[at].print() != want {
+			continue
+		}
+		if at = slices.IndexFunc(w.boxes, func(b *box) bool { return b.print() != want }); at < 0 {
+			return w.now - begun
+		}
+	}
+	w.truth.fault("after %v box %d has not the state of the last", within, at)
+	return within
+}
+
+func (b *box) print() (f crdt.Fingerprint) {
+	b.st.View(func(v replica.View) { f = v.Set(crdt.Fleet).Fingerprint() })
+	return f
+}
+
+// squeezed is how small a good compressor makes it.
+func squeezed(b []byte) int {
+	z, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedBestCompression), zstd.WithEncoderConcurrency(1))
+	if err != nil {
+		panic(err) // the options are constant
+	}
+	defer z.Close()
+	return len(z.EncodeAll(b, nil))
+}
+
+// tell prints what came out, the verdict last.
+func (h healing) tell(seed uint64, nodes, users, edits int) {
+	for _, f := range h.faults {
+		fmt.Println(f)
+	}
+	fmt.Printf("%d boxes with %d users, seed %d: halves with %d edits each; %d live changes, %v of time\n",
+		nodes, users, seed, edits, h.changes, h.virtual.Round(time.Second))
+	fmt.Printf("equal again %v after the heal; %d frames on %d links, %d bytes; between the halves %d bytes\n",
+		h.took.Round(time.Millisecond), h.frames, h.links, h.total, h.across)
+	fmt.Printf("bytes per link: max %d, median %d, between the halves at most %d; one half's edits compressed: %d and %d; a link that carries both: %d\n",
+		h.max, h.median, h.acrossMax, h.small, h.large, h.small+h.large)
+	fmt.Printf("lower bound for the fleet (each box gets the other half once): %d bytes; sent: %.2f times as much\n",
+		int64(nodes)*(h.small+h.large)/2, float64(h.total)/(float64(nodes)*float64(h.small+h.large)/2))
+	fmt.Printf("%d faults\n", len(h.faults))
+}
