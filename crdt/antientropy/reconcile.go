@@ -100,12 +100,14 @@ func (m *Machine) cellsOf(s crdt.Scope, k *sketching, first, n int) ([]riblt.Cel
 }
 
 // reconcile begins, on the side whose fingerprint is the lesser. The other one
-// waits for its cells.
+// waits for its cells. What it waited for may have been said before the peer took
+// more, and the peer goes by what it has now: then it is this side's turn after
+// all, so waiting counts for nothing.
 func (m *Machine) reconcile(p *peer, s crdt.Scope, x *exchange, ours, theirs string) {
-	x.repaired = true
 	if ours > theirs {
 		return
 	}
+	x.repaired = true
 	x.sketch = m.sketching(s, m.view.SketchKey())
 	x.sketches++
 	m.sendCells(p, s, x, 0, firstCells)

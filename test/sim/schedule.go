@@ -217,6 +217,11 @@ func (s *schedule) restore(b *box) {
 		return
 	}
 	s.cut(func(*box) int { return 0 })
+	for _, o := range s.boxes { // who is off has nothing to say afterwards
+		if o.st == nil {
+			s.must(o.start())
+		}
+	}
 	s.run(s.now + 2*time.Minute)
 	if b.st == nil {
 		return

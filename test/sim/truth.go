@@ -165,10 +165,12 @@ func (w *world) check() {
 			if !s.Holds {
 				continue
 			}
-			if first, ok := prints[s.Scope]; ok && first != s.Fingerprint {
+			switch first, ok := prints[s.Scope]; {
+			case !ok:
+				prints[s.Scope] = s.Fingerprint
+			case first != s.Fingerprint:
 				t.fault("%s has another fingerprint of %s", b, s.Scope)
 			}
-			prints[s.Scope] = s.Fingerprint
 		}
 	}
 }
