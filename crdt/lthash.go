@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 
+	"carrierclass.net/ccnode/crdt/mutant"
 	"lukechampine.com/blake3/guts"
 )
 
@@ -25,6 +26,12 @@ const tops = 0x8000_8000_8000_8000
 
 // Add puts an id into the set.
 func (h *LtHash) Add(id ID) {
+	if mutant.Is(mutant.XorPrint) {
+		for i := range id {
+			h[i] ^= id[i]
+		}
+		return
+	}
 	var x [expanded]byte
 	n := expansion(id)
 	for at := 0; at < len(h); at += expanded {
@@ -40,6 +47,10 @@ func (h *LtHash) Add(id ID) {
 
 // Remove takes an id out of the set.
 func (h *LtHash) Remove(id ID) {
+	if mutant.Is(mutant.XorPrint) {
+		h.Add(id) // its own reverse
+		return
+	}
 	var x [expanded]byte
 	n := expansion(id)
 	for at := 0; at < len(h); at += expanded {

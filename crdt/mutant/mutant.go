@@ -22,6 +22,7 @@ const (
 	Believing             // cursors are believed although they do not fit the disk
 	Echo                  // a guest's echo is taken for a wish
 	Deaf                  // what a batch brings beyond its first change is dropped
+	XorPrint              // fingerprints are the sum of the ids without carry
 	count
 )
 
@@ -35,5 +36,5 @@ func All() (out []Mutant) {
 
 func (m Mutant) String() string {
 	return [...]string{"none", "stamp order", "token ignored", "stale token", "no context", "skip disk", "ack unstored", "held forgotten",
-		"outbox volatile", "prune by clock", "rollback", "no doubt", "believing", "echo", "deaf"}[m]
+		"outbox volatile", "prune by clock", "rollback", "no doubt", "believing", "echo", "deaf", "xor print"}[m]
 }

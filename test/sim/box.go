@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"crypto/ed25519"
 	"crypto/sha256"
 	"encoding/binary"
@@ -39,6 +40,7 @@ type box struct {
 	dialling  map[crdt.NodeID]bool
 	lost      map[[16]byte]bool
 	rewire    bool
+	fails     []byte        // its program fails on a change that contains this
 	known     []*box        // in a large world: whom it has to do with
 	armed     time.Duration // when the next Step is due; 0: none
 	wake      uint64
@@ -64,6 +66,14 @@ func newBox(w *world, i int, site [10]byte) *box {
 	return b
 }
 
+// decode is the world's, unless this box's program fails on the change.
+func (b *box) decode(raw []byte) (*crdt.Change, error) {
+	if b.fails != nil && bytes.Contains(raw, b.fails) {
+		panic("planted: this program fails on that")
+	}
+	return b.w.decode(raw)
+}
+
 func (b *box) String() string { return fmt.Sprint("box ", b.index) }
 
 // start opens the disk and runs the engine on it.
@@ -83,8 +93,8 @@ func (b *box) start() error {
 	b.st, err = replica.NewStepper(replica.Config{Node: b.id, Fleet: fleetID, Auth: b.auth, Sign: func(m []byte) []byte { return ed25519.Sign(b.key, m) },
 		Disk: store, Gate: gate{b.w}, Topo: topology{b}, Mesh: port{b}, Random: rand.NewChaCha8(seed), Log: b.w.story.With("box", b.index),
 		Now:  func() time.Time { return beginning.Add(b.w.now) },
-		Wall: func() time.Time { return beginning.Add(b.w.now + b.skew) }, Verify: b.w.verify, Decode: b.w.decode,
-		LinkChanged: b.linkChanged, Machine: fmt.Sprint("machine ", b.index)})
+		Wall: func() time.Time { return beginning.Add(b.w.now + b.skew) }, Verify: b.w.verify, Decode: b.decode,
+		LinkChanged: b.linkChanged, Machine: fmt.Sprint("machine ", b.index), Program: fmt.Sprintf("%q", b.fails)})
 	if err != nil {
 		return fmt.Errorf("%s: %w", b, err)
 	}
@@ -192,7 +202,7 @@ func (g gate) Key(c *crdt.Change) ([]byte, bool) {
 	return b.key.Public().(ed25519.PublicKey), true
 }
 
-func (gate) Admit(*crdt.Change, replica.View) replica.Verdict { return replica.Verdict{} }
+func (g gate) Admit(c *crdt.Change, v replica.View) replica.Verdict { return g.w.judge(c, v) }
 
 // topology is what internal/node makes of the plan.
 type topology struct{ *box }

@@ -21,6 +21,9 @@ var plays = []directed{
 	{"an old image, and what it lost is with who has nothing to say", unasked},
 	{"a box was away for hours after it wrote", late},
 	{"a box was away, and others went round it", round},
+	{"a member hands one box changes whose ids cancel each other", cancelled},
+	{"one box's program fails on a change", poisoned},
+	{"a box writes on after its grant was ended", revoked},
 }
 
 // direct plays a play and looks at what came out.
@@ -39,6 +42,7 @@ func direct(seed uint64, nodes int, play func(*world) bool) (faults []string, fi
 	w.cut(func(*box) int { return 0 })
 	w.run(w.now + 30*minute)
 	w.check()
+	w.strangers()
 	said := w.messages
 	w.run(w.now + 3*time.Hour)
 	if n := w.messages - said; n > 0 {
@@ -48,6 +52,28 @@ func direct(seed uint64, nodes int, play func(*world) bool) (faults []string, fi
 		w.truth.fault("%s", d)
 	}
 	return w.truth.faults, true
+}
+
+// strangers looks whether an edit goes over links that nobody needs: of two boxes
+// that are no neighbours in the tree, and of different sites.
+func (w *world) strangers() {
+	if w.outcast != nil {
+		return // it is in nobody's way that it does not have what others have
+	}
+	w.meter = map[[2]int]int64{}
+	_ = w.boxes[0].write(anyCell(w), nil)
+	w.run(w.now + 10*minute)
+	for i, a := range w.boxes {
+		for j, b := range w.boxes[:i] {
+			near := func(a, b *box) bool {
+				return slices.Contains(w.plan.Neighbours(a.id, topology{a}.down), [16]byte(b.id))
+			}
+			if n := w.meter[[2]int{j, i}]; n > 0 && a.site != b.site && !near(a, b) && !near(b, a) {
+				w.truth.fault("%s and %s are no neighbours, and exchanged %d bytes over an edit", a, b, n)
+			}
+		}
+	}
+	w.meter = nil
 }
 
 // late: what a box wrote comes to the others hours later.

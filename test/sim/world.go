@@ -39,6 +39,7 @@ type world struct {
 	bytes    int64
 	trace    hash.Hash // of all that happened: equal for equal seeds
 	line     []byte
+	outcast  *box // whose grant was ended; nil: nobody's
 	large    bool
 	meter    map[[2]int]int64  // bytes by link, as indexes of its ends; nil: nobody cares
 	texts    map[string]string // what the disks of a large world hold, once
