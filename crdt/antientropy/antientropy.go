@@ -663,8 +663,10 @@ func (m *Machine) Owed(id Peer, limit int) (changes int) {
 		}
 		n = max(n, p.clear[s])
 		none := true
+		look := 1 << 10 // often there is none, or the first answers
 		for changes < limit {
-			as := m.view.After(s, n, batch)
+			as := m.view.After(s, n, look)
+			look = min(2*look, batch)
 			if len(as) == 0 {
 				break
 			}
