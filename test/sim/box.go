@@ -94,6 +94,7 @@ func (b *box) start() error {
 		Disk: store, Gate: gate{b.w}, Topo: topology{b}, Mesh: port{b}, Random: rand.NewChaCha8(seed), Log: b.w.story.With("box", b.index),
 		Now:  func() time.Time { return beginning.Add(b.w.now) },
 		Wall: func() time.Time { return beginning.Add(b.w.now + b.skew) }, Verify: b.w.verify, Decode: b.decode,
+		Equivocal:   func(c, _ *crdt.Change) { b.w.proofs[b] = c.Node },
 		LinkChanged: b.linkChanged, Machine: fmt.Sprint("machine ", b.index), Program: fmt.Sprintf("%q", b.fails)})
 	if err != nil {
 		return fmt.Errorf("%s: %w", b, err)

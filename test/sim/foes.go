@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"crypto/ed25519"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -205,4 +206,46 @@ func (w *world) judge(c *crdt.Change, v replica.View) replica.Verdict {
 		}
 	}
 	return replica.Verdict{}
+}
+
+// copied: a box's disk is copied, and both run and write at one moment, apart from
+// each other. Nothing of either is lost, and whoever has both has the proof.
+func copied(w *world) bool {
+	if len(w.boxes) < 3 {
+		return false
+	}
+	a, b := w.boxes[0], w.boxes[len(w.boxes)-1]
+	w.cut(func(x *box) int { return x.index })
+	w.run(w.now + 2*minute)
+	c := newBox(w, b.index, b.site) // on no net: what it writes is carried by hand
+	c.medium.Restore(b.medium.Snapshot())
+	if err := c.start(); err != nil {
+		w.truth.fault("%v", err)
+		return true
+	}
+	w.run(w.now + minute)
+	cell := func(what string) crdt.Cell {
+		return crdt.Cell{Scope: crdt.Fleet, Table: 1, Record: what, Field: "f"}
+	}
+	if err := errors.Join(b.write(cell("original"), nil), c.write(cell("copy"), nil)); err != nil {
+		w.truth.fault("%v", err)
+		return true
+	}
+	raw := c.raw(c.last)
+	c.off(false)
+	if v, err := a.st.Take(raw); err != nil || v.Outcome != replica.Accept {
+		w.truth.fault("%s: %v, %v", a, v, err)
+	}
+	a.after()
+	if len(w.proofs) > 0 {
+		w.truth.fault("a proof of what nobody has: %v", w.proofs)
+	}
+	w.cut(func(*box) int { return 0 })
+	w.run(w.now + 20*minute)
+	for _, x := range w.boxes {
+		if w.proofs[x] != b.id {
+			w.truth.fault("%s has both changes of one name, and was not told who wrote them: %v", x, w.proofs[x])
+		}
+	}
+	return true
 }

@@ -24,6 +24,7 @@ var plays = []directed{
 	{"a member hands one box changes whose ids cancel each other", cancelled},
 	{"one box's program fails on a change", poisoned},
 	{"a box writes on after its grant was ended", revoked},
+	{"a disk is copied, and both run", copied},
 }
 
 // direct plays a play and looks at what came out.

@@ -39,7 +39,8 @@ type world struct {
 	bytes    int64
 	trace    hash.Hash // of all that happened: equal for equal seeds
 	line     []byte
-	outcast  *box // whose grant was ended; nil: nobody's
+	outcast  *box                 // whose grant was ended; nil: nobody's
+	proofs   map[*box]crdt.NodeID // who was told that a node wrote two changes under one name
 	large    bool
 	meter    map[[2]int]int64  // bytes by link, as indexes of its ends; nil: nobody cares
 	texts    map[string]string // what the disks of a large world hold, once
@@ -65,7 +66,7 @@ func newWorld(seed uint64, n int) *world { return newFleet(seed, n, n > manyBoxe
 // is large.
 func newFleet(seed uint64, n int, large bool) *world {
 	w := &world{seed: seed, large: large, rng: rand.New(rand.NewPCG(seed, 7)), byID: map[crdt.NodeID]*box{}, genuine: map[crdt.ID]bool{}, read: map[string]*crdt.Change{},
-		texts: map[string]string{}, keepers: map[[10]byte][10]byte{},
+		texts: map[string]string{}, proofs: map[*box]crdt.NodeID{}, keepers: map[[10]byte][10]byte{},
 		trace: sha256.New(), groups: make([]int, n), truth: newTruth(), story: slog.New(slog.DiscardHandler)}
 	w.delay = time.Duration(1+w.rng.IntN(300)) * time.Millisecond
 	var members []overlay.Member
