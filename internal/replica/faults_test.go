@@ -14,18 +14,18 @@ import (
 )
 
 // TestHistoryOfLargeValuesFitsItsTransactions: one final displaces more bytes
-// than a transaction takes.
+// than a transaction takes (of trust: elsewhere a final erases).
 func TestHistoryOfLargeValuesFitsItsTransactions(t *testing.T) {
 	n, m := alone(t)
 	n.mustStart(m)
 	defer n.stop()
 	const fields = 200
 	for i := range fields {
-		n.mustPut(siteA, "r", fmt.Sprint("f", i), strings.Repeat("x", 3500))
+		n.mustPut(crdt.Trust, "r", fmt.Sprint("f", i), strings.Repeat("x", 3500))
 	}
 	w := write(1, "r", "", "")
 	w.Flags = crdt.Final
-	if _, err := n.e.Commit(t.Context(), Mutation{Scope: siteA, Writes: []crdt.Write{w}}); err != nil {
+	if _, err := n.e.Commit(t.Context(), Mutation{Scope: crdt.Trust, Writes: []crdt.Write{w}}); err != nil {
 		t.Fatal(err)
 	}
 	for i := range 20 { // the history travels with these

@@ -248,3 +248,25 @@ func (e *Engine) expireHistory(now time.Time) (more bool, err error) {
 	e.history.bytes -= gone
 	return more, nil
 }
+
+// erases says whether a change erases its record: what it said goes from the
+// history, too. What trust once said stays, old signatures rest on it.
+func erases(c *crdt.Change) bool {
+	return c.Writes[0].Flags&crdt.Final != 0 && c.Scope != crdt.Trust
+}
+
+// eraseHistory removes from the history what a record said.
+func (e *Engine) eraseHistory(r disk.Reader, c crdt.Cell) error {
+	e.chores.history = slices.DeleteFunc(e.chores.history, func(p past) bool {
+		return crdt.Scope(p.Scope) == c.Scope && p.Table == c.Table && string(p.Record) == c.Record
+	})
+	return r.Scan(keyRecord(c), func(key, value []byte) error {
+		var p past
+		if cbor.Unmarshal(value, &p) == nil && p.Table != c.Table {
+			return nil // another record of that id
+		}
+		e.chores.dead = append(e.chores.dead, bytes.Clone(key))
+		e.history.bytes -= len(key) + len(value)
+		return nil
+	})
+}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"carrierclass.net/ccnode/crdt"
+	"carrierclass.net/ccnode/internal/disk"
 )
 
 // pasts reads a history, oldest stamp first.
@@ -151,5 +152,59 @@ func TestOnlyWhatIsWorthItIsRemembered(t *testing.T) {
 	}
 	if got := pasts(t, n.e, crdt.Cell{Scope: siteA, Record: "u"}); len(got) != 0 {
 		t.Errorf("of a record whose id begins the same: %+v", got)
+	}
+}
+
+// TestAnErasedRecordLeavesTheHistory: what an erased record said is on the disk no
+// more, neither as a change nor in the history; another record of that id stays,
+// and a power cut between erasing and tidying loses nothing of it.
+func TestAnErasedRecordLeavesTheHistory(t *testing.T) {
+	for _, cut := range []bool{false, true} {
+		t.Run(fmt.Sprint("cut ", cut), func(t *testing.T) {
+			n, m := alone(t)
+			n.mustStart(m)
+			for _, name := range []string{"SECRET1", "SECRET2", "SECRET3"} {
+				n.mustPut(siteA, "u1", "name", name)
+			}
+			for _, name := range []string{"other1", "other2"} {
+				if _, err := n.e.Commit(t.Context(), Mutation{Scope: siteA, Writes: []crdt.Write{write(2, "u1", "name", name)}}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if got := pasts(t, n.e, crdt.Cell{Scope: siteA, Record: "u1"}); len(got) != 3 {
+				t.Fatalf("before: %d", len(got))
+			}
+			final := crdt.Write{Table: 1, Record: "u1", Value: []byte{}, Flags: crdt.Final}
+			if _, err := n.e.Commit(t.Context(), Mutation{Scope: siteA, Writes: []crdt.Write{final}}); err != nil {
+				t.Fatal(err)
+			}
+			if cut {
+				m.Crash()
+				n.cancel()
+				<-n.done
+				n.cancel = nil
+				m.Heal()
+				n.mustStart(m)
+			}
+			for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+				got, secret := pasts(t, n.e, crdt.Cell{Scope: siteA, Record: "u1"}), 0
+				err := n.store.View(func(r disk.Reader) error {
+					return r.Scan(nil, func(_, v []byte) error {
+						secret += strings.Count(string(v), "SECRET")
+						return nil
+					})
+				})
+				if err != nil {
+					t.Fatal(err)
+				}
+				if secret == 0 && len(got) == 1 && string(got[0].Version.Value) == "other1" {
+					break
+				}
+				if time.Now().After(deadline) {
+					t.Fatalf("the disk still says %d of it; history %+v", secret, got)
+				}
+			}
+			n.stop()
+		})
 	}
 }

@@ -182,7 +182,8 @@ func (e *Engine) readChanges(r disk.Reader, now time.Time) error {
 	prefix := len("c/")
 	e.recall(r, now)
 	stamps := map[crdt.ID]crdt.Stamp{}
-	return r.Scan([]byte("c/"), func(key, raw []byte) error {
+	var erased []crdt.Cell
+	err := r.Scan([]byte("c/"), func(key, raw []byte) error {
 		raw = bytes.Clone(raw)
 		c, err := e.decode(raw)
 		if p := (*errPoison)(nil); errors.As(err, &p) {
@@ -208,6 +209,10 @@ func (e *Engine) readChanges(r disk.Reader, now time.Time) error {
 			e.clock.witness(c.Stamp)
 			stamps[c.ID()] = c.Stamp
 			fx.Displaced = slices.DeleteFunc(fx.Displaced, func(d crdt.Displaced) bool { return e.remembered(r, d, stamps[d.By]) })
+			if erases(c) {
+				fx.Displaced = nil
+				erased = append(erased, c.Cell(0))
+			}
 			e.settle(sc, fx, now)
 			if !fx.Live {
 				e.prune(sc, c.ID())
@@ -218,6 +223,12 @@ func (e *Engine) readChanges(r disk.Reader, now time.Time) error {
 		}
 		return nil
 	})
+	for _, cell := range erased { // the power may have gone before all of it was
+		if err == nil {
+			err = e.eraseHistory(r, cell)
+		}
+	}
+	return err
 }
 
 // remembered says whether a version that a start finds covered is in the

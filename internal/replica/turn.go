@@ -136,6 +136,7 @@ func (t *turn) takeChores() {
 	}
 	for len(e.chores.dead) > 0 && t.batch.Len() < turnOps/2 {
 		t.batch.Delete(e.chores.dead[0])
+		t.did.dead = append(t.did.dead, e.chores.dead[0])
 		e.chores.dead = e.chores.dead[1:]
 	}
 	for _, id := range e.chores.delivered {
@@ -225,6 +226,7 @@ func (t *turn) commit() {
 	if err != nil {
 		e.chores.prune = append(t.did.prune, e.chores.prune...)
 		e.chores.history = append(t.did.history, e.chores.history...)
+		e.chores.dead = append(t.did.dead, e.chores.dead...)
 		e.chores.delivered = append(t.did.delivered, e.chores.delivered...)
 		for k := range t.did.cursors {
 			e.x.note(k)
@@ -291,6 +293,13 @@ func (e *Engine) merge(t *turn) {
 		e.plant("merge", s.c.Raw())
 		sc.arrivals.add(s.n, id, s.peer, s.c.Node, len(s.c.Raw()))
 		e.clock.witness(s.c.Stamp)
+		if erases(s.c) {
+			fx.Displaced = nil
+			err := e.cfg.Disk.View(func(r disk.Reader) error { return e.eraseHistory(r, s.c.Cell(0)) })
+			if err != nil { // a start tries again
+				e.log.Warn("The history of an erased record was not removed", "err", err)
+			}
+		}
 		e.settle(sc, fx, t.now)
 		if !fx.Live && !fx.Known {
 			e.prune(sc, id)
