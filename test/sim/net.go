@@ -106,7 +106,12 @@ func (p port) Drop(id mesh.PeerID, why error) {
 	l.dead = true
 	to, _ := l.other(p.box)
 	delete(p.links, to.id)
-	p.w.at(time.Millisecond, func() { p.gone(to, nil) })
+	life := p.life
+	p.w.at(time.Millisecond, func() {
+		if p.life == life && p.links[to.id] == nil { // a mesh tells of the old link before the new one
+			p.gone(to, nil)
+		}
+	})
 	p.w.lose(l, to, p.w.delay, errors.New("the other side closed it"))
 }
 
