@@ -57,6 +57,7 @@ func upCommand(s *settings) *cobra.Command {
 	f.IntVar(&cfg.PhoneHTTPS, "provision-https-port", 0, "TCP port where phones fetch the rest (default 8446); after secrets were rotated, the next one, too")
 	f.BoolVar(&ntp, "ntp", true, "tell phones the time, on UDP port 123")
 	f.IntVar(&cfg.MaxCalls, "max-calls", 0, "calls at once (default 200)")
+	f.IntVar(&cfg.RecordingsKbit, "recordings-rate", 0, "kbit/s at most in which recordings are sent to a box of another site (default what the line carries beside calls)")
 	f.DurationVar(&cfg.Expires, "expires", 0, "longest registration granted to a phone (default 2m)")
 	f.StringVar(&level, "log", "info", "debug, info, warn or error")
 	c.RunE = func(cmd *cobra.Command, _ []string) error {

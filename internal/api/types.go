@@ -82,18 +82,19 @@ type FleetStatus struct {
 }
 
 type NodeStatus struct {
-	ID       string    `json:"id"`
-	Name     string    `json:"name" example:"a.s0001.shops.example"`
-	Site     string    `json:"site" doc:"Site id"`
-	SiteCode string    `json:"siteCode"`
-	SiteName string    `json:"siteName"`
-	Started  time.Time `json:"started"`
-	SIP      []string  `json:"sip" doc:"Addresses phones register at"`
-	Mesh     []string  `json:"mesh" doc:"Addresses other nodes dial"`
-	API      []string  `json:"api" doc:"Where this interface answers"`
-	Cert     string    `json:"certificate,omitempty" doc:"SHA-256 fingerprint of the HTTPS certificate"`
-	DiskFree int64     `json:"diskFree" doc:"Bytes"`
-	Memory   int64     `json:"memory" doc:"Resident bytes"`
+	ID             string    `json:"id"`
+	Name           string    `json:"name" example:"a.s0001.shops.example"`
+	Site           string    `json:"site" doc:"Site id"`
+	SiteCode       string    `json:"siteCode"`
+	SiteName       string    `json:"siteName"`
+	Started        time.Time `json:"started"`
+	SIP            []string  `json:"sip" doc:"Addresses phones register at"`
+	Mesh           []string  `json:"mesh" doc:"Addresses other nodes dial"`
+	API            []string  `json:"api" doc:"Where this interface answers"`
+	Cert           string    `json:"certificate,omitempty" doc:"SHA-256 fingerprint of the HTTPS certificate"`
+	DiskFree       int64     `json:"diskFree" doc:"Bytes"`
+	Memory         int64     `json:"memory" doc:"Resident bytes"`
+	RecordingsKbit int       `json:"recordingsRate,omitempty" doc:"kbit/s at most in which recordings are sent to a box of another site; absent: no limit"`
 }
 
 type PeerStatus struct {

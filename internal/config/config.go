@@ -50,6 +50,10 @@ type Config struct {
 	MaxCalls     int           // default 200
 	Expires      time.Duration // granted to phones at most, default 120 s
 	ReserveBytes int64         // kept free on disk, default 256 MiB
+
+	// RecordingsKbit is how fast recordings are sent to a box of another site at
+	// most, in kbit/s; 0: as fast as the line carries beside what is urgent.
+	RecordingsKbit int
 }
 
 // MinExpires is the shortest registration that can be granted at most.
@@ -136,6 +140,9 @@ func (c *Config) Validate() error {
 	}
 	if c.MaxCalls < 1 || c.MaxCalls > 10_000 {
 		no("max-calls %d: use 1 to 10000", c.MaxCalls)
+	}
+	if c.RecordingsKbit < 0 || c.RecordingsKbit > 1_000_000 {
+		no("recordings-rate %d: use 1 to 1000000 kbit/s, or 0 for no limit", c.RecordingsKbit)
 	}
 	if c.Expires < MinExpires || c.Expires > time.Hour {
 		no("expires %v: use %v to 1h; phones on TCP are away that long when a box dies", c.Expires, MinExpires)

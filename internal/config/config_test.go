@@ -16,12 +16,12 @@ func TestDefaultsAreAWorkingNode(t *testing.T) {
 }
 
 func TestValidateNamesEveryComplaint(t *testing.T) {
-	c := Config{Data: t.TempDir(), SiteCode: "x", Domain: "no spaces", SIPPort: 70000, APIListen: "nonsense", Advertise: "shop"}
+	c := Config{Data: t.TempDir(), SiteCode: "x", Domain: "no spaces", SIPPort: 70000, APIListen: "nonsense", Advertise: "shop", RecordingsKbit: -1}
 	if err := c.Defaults(); err != nil {
 		t.Fatal(err)
 	}
 	err := c.Validate()
-	for _, want := range []string{"site code", "domain", "SIP port 70000", "API address", "advertised"} {
+	for _, want := range []string{"site code", "domain", "SIP port 70000", "API address", "advertised", "recordings-rate"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("got %v, want a complaint about %s", err, want)
 		}

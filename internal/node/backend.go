@@ -74,7 +74,7 @@ func (b *backend) Status(context.Context) api.Status {
 	out := api.Status{Version: n.opt.Version,
 		Fleet: api.FleetStatus{ID: hex.EncodeToString(fleet[:8]), Name: name, Domain: domain, Sites: len(n.state.Sites()), Nodes: len(n.book.Members(site.ID{}))},
 		Node: api.NodeStatus{ID: n.id.Node().String(), Name: n.nodeName(n.id.Node()), Site: own.ID.String(), SiteCode: own.Code, SiteName: own.Name,
-			Started: n.start, Mesh: n.meshAddrs(), Cert: n.certFP, Memory: memory()},
+			Started: n.start, Mesh: n.meshAddrs(), Cert: n.certFP, Memory: memory(), RecordingsKbit: n.cfg.RecordingsKbit},
 		Users: n.state.Entries(), Merges: n.state.OpenMerges(), Held: []api.HeldChange{}, Peers: []api.PeerStatus{}, Scopes: []api.ScopeStatus{}, Warnings: []string{},
 		Owed: api.Owed{Outbox: st.Outbox}, Only: api.Only{Changes: st.Only.Changes, Bytes: st.Only.Bytes},
 	}

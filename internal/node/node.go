@@ -304,6 +304,15 @@ func (n *Node) mayRelay(from, to mesh.PeerID) bool {
 	return err1 == nil && err2 == nil
 }
 
+// recordingRate is how many bytes of recordings are sent to a box in a second at
+// most; 0 is no limit, as over the LAN to a box of the own site.
+func (n *Node) recordingRate(to replica.Peer) int {
+	if g := n.book.Ever(site.NodeID(to)); g != nil && g.Site == n.member.Site {
+		return 0
+	}
+	return n.cfg.RecordingsKbit * 1000 / 8
+}
+
 // openState reads the state from disk and starts the exchange.
 func (n *Node) openState(ctx context.Context, cancel context.CancelCauseFunc, rooms *closer) (err error) {
 	fleet, chain, err := n.chain()
@@ -321,7 +330,7 @@ func (n *Node) openState(ctx context.Context, cancel context.CancelCauseFunc, ro
 		return err
 	}
 	if n.fetch, err = replica.NewBlobs(replica.BlobConfig{Store: n.blobs, Disk: n.store, Mesh: n.mesh, Now: n.now, Log: n.log.With("room", "blobs"),
-		Wanted: n.wanted, Arrived: n.arrivals.here}); err != nil {
+		Wanted: n.wanted, Arrived: n.arrivals.here, Budget: n.recordingRate}); err != nil {
 		return err
 	}
 	n.engine, err = replica.New(replica.Config{

@@ -136,3 +136,37 @@ func TestWhatIsNamedInAnyWayIsNotCollected(t *testing.T) {
 		t.Errorf("of no use: still here %v; named: here %v", a.n.blobs.Has(loose), a.n.blobs.Has(named))
 	}
 }
+
+// TestRecordingsKeepToTheirRate: a box that was told a rate sends recordings to
+// another site no faster, to the other box of its own site as fast as it can, and
+// says the rate.
+func TestRecordingsKeepToTheirRate(t *testing.T) {
+	const kbit, size = 256, 96_000 // 3 s
+	a := newBox(t, "a").up("")
+	b := newBox(t, "b")
+	b.cfg.RecordingsKbit = kbit
+	b.up(a.invite("0002"))
+	b2 := newBox(t, "b2").up(a.invite("0002"))
+	u, v := a.user("250", "Eve"), b.user("260", "Bo")
+	until(t, "b knows Eve", func() bool { _, ok := b.n.state.Entry(u.ID); return ok })
+	said := make([]byte, size)
+	for i := range said {
+		said[i] = byte(i * i >> 3)
+	}
+	begun := time.Now()
+	ref := b.leaves(u.ID, said)
+	until(t, "its home has it", func() bool { return a.n.blobs.Has(ref) })
+	if took, least := time.Since(begun), time.Duration(size*8/kbit)*time.Millisecond*8/10; took < least {
+		t.Errorf("to another site it took %v, at %d kbit/s it takes %v at least", took, kbit, least)
+	}
+	said[0]++
+	begun = time.Now()
+	near := b.leaves(v.ID, said)
+	until(t, "the pair has it", func() bool { return b2.n.blobs.Has(near) })
+	if took, most := time.Since(begun), time.Duration(size*8/kbit)*time.Millisecond*8/10; took > most {
+		t.Errorf("within the site it took %v, as if it had a rate", took)
+	}
+	if got := b.back.Status(t.Context()).Node.RecordingsKbit; got != kbit {
+		t.Errorf("status says %d", got)
+	}
+}
