@@ -19,7 +19,7 @@ type healing struct {
 	across, acrossMax      int64 // of the links between the halves: all, and the most on one
 	took                   time.Duration
 	frames                 int
-	small, large           int64 // the halves' edits, compressed: the smaller and the larger
+	small, large           int64 // what one half has and the other lacks, compressed: the smaller and the larger
 	changes                int   // live at the end
 	virtual, split, seeded time.Duration
 	faults                 []string
@@ -57,8 +57,8 @@ func heal(seed uint64, nodes, users, edits int) (h healing) {
 		half[at] = i % 2
 	}
 	w.cut(func(b *box) int { return half[b.index] })
+	before := first.live()
 	w.run(w.now + 5*time.Minute) // links that died are noticed, others are made
-	var written [2][]byte
 	for i := range 2 * edits {
 		side := i % 2
 		b := w.boxes[w.rng.IntN(nodes)]
@@ -66,12 +66,12 @@ func heal(seed uint64, nodes, users, edits int) (h healing) {
 			b = w.boxes[w.rng.IntN(nodes)]
 		}
 		w.put(b, user(w.rng.IntN(max(users, 1))), fmt.Sprint("edit ", i, filler))
-		written[side] = append(written[side], b.raw(b.last)...)
 		w.run(w.now + w.between(0, 2*time.Second))
 	}
 	w.run(w.now + 20*time.Minute)
+	at := func(side int) *box { return w.boxes[slices.Index(half, side)] }
 	for i := range 2 {
-		z := int64(squeezed(written[i]))
+		z := int64(squeezed(at(i).since(before)))
 		if i == 0 {
 			h.small, h.large = z, z
 		}
@@ -128,6 +128,30 @@ func (w *world) untilEqual(within time.Duration) time.Duration {
 	return within
 }
 
+// live are the ids of the directory.
+func (b *box) live() map[crdt.ID]bool {
+	out := map[crdt.ID]bool{}
+	b.st.View(func(v replica.View) {
+		for _, id := range v.Set(crdt.Fleet).IDs() {
+			out[id] = true
+		}
+	})
+	return out
+}
+
+// since are the live changes that are newer, in the order of their ids: what the
+// other half has to be sent.
+func (b *box) since(before map[crdt.ID]bool) (out []byte) {
+	var ids []crdt.ID
+	b.st.View(func(v replica.View) { ids = v.Set(crdt.Fleet).IDs() })
+	for _, id := range ids {
+		if !before[id] {
+			out = append(out, b.raw(id)...)
+		}
+	}
+	return out
+}
+
 func (b *box) print() (f crdt.Fingerprint) {
 	b.st.View(func(v replica.View) { f = v.Set(crdt.Fleet).Fingerprint() })
 	return f
@@ -152,7 +176,7 @@ func (h healing) tell(seed uint64, nodes, users, edits int) {
 		nodes, users, seed, edits, h.changes, h.virtual.Round(time.Second))
 	fmt.Printf("equal again %v after the heal; %d frames on %d links, %d bytes; between the halves %d bytes\n",
 		h.took.Round(time.Millisecond), h.frames, h.links, h.total, h.across)
-	fmt.Printf("bytes per link: max %d, median %d, between the halves at most %d; one half's edits compressed: %d and %d; a link that carries both: %d\n",
+	fmt.Printf("bytes per link: max %d, median %d, between the halves at most %d; what each half lacks, compressed: %d and %d; a link that carries both: %d\n",
 		h.max, h.median, h.acrossMax, h.small, h.large, h.small+h.large)
 	fmt.Printf("lower bound for the fleet (each box gets the other half once): %d bytes; sent: %.2f times as much\n",
 		int64(nodes)*(h.small+h.large)/2, float64(h.total)/(float64(nodes)*float64(h.small+h.large)/2))
