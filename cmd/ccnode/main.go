@@ -101,6 +101,8 @@ func newRoot() *cobra.Command {
 	root.AddCommand(upCommand(s), demoCommand(), statusCommand(s), userCommand(s), inviteCommand(s), pendingCommand(s),
 		whereCommand(s), voicemailCommand(s), mergesCommand(s), historyCommand(s), undoCommand(s), eventsCommand(s), meshCommand(s), routeCommand(s), callsCommand(s),
 		nodeCommand(s), heldCommand(s), secretsCommand(s), recoveryCommand(s), recoverCommand(s), siteCommand(s), emergencyCommand(s), doctorCommand(s))
+	root.AddCommand(adminCommand(s))
+	root.AddCommand(loginCommands(s)...)
 	root.AddCommand(shopCommands(s)...)
 	group(root)
 	return root

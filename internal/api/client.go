@@ -27,10 +27,10 @@ type Client struct {
 	where string
 }
 
-// NewClient takes "unix:/path/to/api.sock" or an http(s) URL. token may be empty for a socket.
+// NewClient takes "unix:/path/to/api.sock" or an http(s) URL. token may be empty for a socket: then it is the console that asks.
 func NewClient(addr, token string, hc *http.Client) (*Client, error) {
 	if path, ok := strings.CutPrefix(addr, "unix:"); ok {
-		return &Client{base: "http://node", where: path, http: &http.Client{Transport: &http.Transport{
+		return &Client{base: "http://node", token: token, where: path, http: &http.Client{Transport: &http.Transport{
 			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 				var d net.Dialer
 				return d.DialContext(ctx, "unix", path)

@@ -95,13 +95,13 @@ func registerEvents(h huma.API, b Backend) {
 		return &huma.StreamResponse{Body: func(c huma.Context) {
 			defer f.Close()
 			_, w := humago.Unwrap(c)
-			stream(c.Context(), w, f)
+			stream(c.Context(), w, f, func() bool { return stillCounts(c.Context(), b) })
 		}}, nil
 	})
 }
 
-// stream writes events until the reader, or the feed, ends.
-func stream(ctx context.Context, w http.ResponseWriter, f Feed) {
+// stream writes events until the reader, the feed, or what lets the reader in ends.
+func stream(ctx context.Context, w http.ResponseWriter, f Feed, counts func() bool) {
 	w.Header().Set("Content-Type", "text/event-stream")
 	w.Header().Set("Cache-Control", "no-store")
 	ctl := http.NewResponseController(w)
@@ -118,6 +118,8 @@ func stream(ctx context.Context, w http.ResponseWriter, f Feed) {
 		e, err := f.Next(wait)
 		cancel()
 		switch {
+		case !counts():
+			return
 		case err == nil:
 			data, err := json.Marshal(e)
 			if err != nil || !send(fmt.Sprintf("id: %d\nevent: %s\ndata: %s\n\n", e.ID, e.Kind, data)) || e.Kind == EventEnd {

@@ -60,19 +60,46 @@ func Handler(c Config) http.Handler {
 	}
 	hc.Security = []map[string][]string{{"token": {}}}
 	h := humago.New(mux, hc)
+	sessions, _ := c.Backend.(Sessions)
 	h.UseMiddleware(func(ctx huma.Context, next func(huma.Context)) {
-		if by(ctx.Context()) != "" {
+		given, ok := strings.CutPrefix(ctx.Header("Authorization"), "Bearer ")
+		who := by(ctx.Context())
+		ctx = huma.WithValue(ctx, fromKey{}, who)
+		if who == "" {
+			host, _, _ := net.SplitHostPort(ctx.RemoteAddr())
+			ctx = huma.WithValue(ctx, fromKey{}, host)
+		}
+		if ok && strings.HasPrefix(given, SessionToken) && sessions != nil { // also through the socket: who shows a session is that person
+			under, s, err := sessions.Who(ctx.Context(), given)
+			if err == nil {
+				err = mayUse(&s, ctx.Operation())
+			}
+			switch {
+			case err == nil:
+				under = context.WithValue(under, whoKey{}, s.Name)
+				under = context.WithValue(under, tokenKey{}, given)
+				next(huma.WithContext(ctx, context.WithValue(under, sessionKey{}, &s)))
+			case errors.Is(err, ErrNoSession):
+				_ = huma.WriteErr(h, ctx, http.StatusUnauthorized, err.Error()+"; log in again")
+			default:
+				_ = huma.WriteErr(h, ctx, http.StatusForbidden, err.Error())
+			}
+			return
+		}
+		if ok && c.Token != "" && subtle.ConstantTimeCompare([]byte(given), []byte(c.Token)) == 1 {
+			if who == "" {
+				ctx = huma.WithValue(ctx, whoKey{}, "token")
+			}
 			next(ctx)
 			return
 		}
-		given, ok := strings.CutPrefix(ctx.Header("Authorization"), "Bearer ")
-		if ok && c.Token != "" && subtle.ConstantTimeCompare([]byte(given), []byte(c.Token)) == 1 {
-			next(huma.WithValue(ctx, whoKey{}, "token"))
+		if o := ctx.Operation(); who != "" || o.Path == loginPath && o.Method == http.MethodPost {
+			next(ctx)
 			return
 		}
 		ctx.SetHeader("WWW-Authenticate", `Bearer realm="ccnode"`)
 		_ = huma.WriteErr(h, ctx, http.StatusUnauthorized,
-			"this interface wants a token; send Authorization: Bearer with the content of admin.token in the node's data folder, or use the node's unix socket")
+			"this interface wants a token; send Authorization: Bearer with the content of admin.token in the node's data folder, or what a log-in gave (ccnode login), or use the node's unix socket")
 	})
 	register(h, c.Backend)
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
@@ -146,6 +173,7 @@ func register(h huma.API, b Backend) {
 	registerGateways(h, b)
 	registerSalvage(h, b)
 	registerHeld(h, b)
+	registerAdmins(h, b)
 	huma.Register(h, op("check", post, "/check", "Try to reach every peer now", "node"),
 		func(ctx context.Context, _ *none) (*none, error) { return nil, problem(b.Check(ctx)) })
 	huma.Register(h, op("get-recovery", get, "/recovery", "The recovery words; on the box's own console only", "node"),

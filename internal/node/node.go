@@ -86,6 +86,7 @@ type Node struct {
 	rewire    chan struct{} // lost, the members or the keepers have changed
 	kept      keptSites     // the state of other sites
 	guests    *digest.Guard // wrong passwords that other sites tell us of
+	sessions  *sessions     // of administrators
 	calls     *telephony
 	events    *teller
 	phones    *phones // nil in a world
@@ -130,7 +131,7 @@ func newNode(opt Options) *Node {
 		linesStir: make(chan struct{}, 1), pairFound: make(chan struct{}, 1), nightTurned: make(chan struct{}, 1)}
 	n.rewire, n.kept.sites = make(chan struct{}, 1), map[site.ID]*state.State{}
 	n.kept.over, n.kept.asked = map[site.ID]time.Time{}, map[site.ID]bool{}
-	n.reach, n.guests = newReach(n.now), digest.NewGuard(n.now)
+	n.reach, n.guests, n.sessions = newReach(n.now), digest.NewGuard(n.now), newSessions()
 	n.browse = mdns.Browse
 	return n
 }

@@ -246,9 +246,25 @@ func TestThePageInABrowser(t *testing.T) {
 
 	w.visit(at)
 	w.shows("Log in")
-	w.write("The box's token", "wrong")
+	w.write("Your password", "wrong")
 	w.press("Log in")
 	w.shows("this interface wants a token")
+
+	ann := as[api.Admin](b, "admin", "create", "ann")
+	w.write("Your name", "ann")
+	w.write("Your password", "wrong")
+	w.press("Log in")
+	w.shows("the name or the password is wrong")
+	w.write("Your name", "ann")
+	w.write("Your password", ann.Password)
+	w.press("Log in")
+	w.shows("This box", "as of")
+	session := w.eval("sessionStorage.getItem('token')")
+	w.press("Log out")
+	w.shows("Log in")
+	if x := b.cli("--token", session, "whoami"); x.code == 0 || !strings.Contains(x.err, "log in again") {
+		t.Errorf("a session that was left: %+v", x)
+	}
 
 	w.visit("about:blank")
 	w.visit(at + "#token=" + token)

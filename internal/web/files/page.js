@@ -2,7 +2,7 @@
 // somebody is looking; merges as they happen. It asks this box only; no other
 // is woken by it.
 
-import { el, forgetToken, get, setToken, takeToken, token, when } from "./door.js";
+import { ask, el, forgetToken, get, setToken, takeToken, token, when } from "./door.js";
 import { deaf, listen } from "./events.js";
 import { showStatus } from "./status.js";
 import { drawPhones } from "./phones.js";
@@ -138,11 +138,24 @@ function logout() {
 id("login").addEventListener("submit", (e) => {
   e.preventDefault();
   say("error", "");
-  setToken(id("token").value);
+  const name = id("who").value.trim(), secret = id("token").value;
   id("token").value = "";
-  look();
+  if (!name) {
+    setToken(secret);
+    look();
+    return;
+  }
+  page.act(e.submitter, async () => {
+    forgetToken();
+    setToken((await ask("POST", "/login", { name, password: secret })).token);
+    look();
+  });
 });
-id("leave").addEventListener("click", () => { say("error", ""); logout(); });
+id("leave").addEventListener("click", async () => {
+  say("error", "");
+  if (token().startsWith("ccs_")) await ask("DELETE", "/login").catch(() => {}); // else it ends by itself
+  logout();
+});
 window.addEventListener("hashchange", () => {
   if (location.hash.startsWith("#token=")) {
     takeToken();
