@@ -78,7 +78,7 @@ func (s *sessions) guessed(now time.Time, most time.Duration, key string) {
 			}
 		}
 	}
-	if len(s.wrong) < mostGuessers || s.wrong[key].n > 0 {
+	if len(s.wrong) < mostGuessers || s.wrong[key].n > 0 { // else all of them wait: nobody is forgotten for a newcomer
 		s.wrong[key] = g
 	}
 }
@@ -264,9 +264,9 @@ func (n *Node) opened(ctx context.Context, from, name, password string) (*trust.
 			return nil, nil, err
 		}
 	}
-	s.guessed(now, fromPause, kf)
-	if kn != kf {
-		s.guessed(now, namePause, kn)
+	s.guessed(now, namePause, kn)
+	if kf != kn {
+		s.guessed(now, fromPause, kf)
 	}
 	n.log.Warn("Log-in failed", "name", name, "from", from)
 	return nil, nil, &api.Error{Status: 401, What: "the name or the password is wrong", Do: "an administrator of the fleet can revoke a name and appoint it anew"}

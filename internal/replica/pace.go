@@ -20,6 +20,7 @@ const (
 	shrinkAbove = 400 * time.Millisecond
 	forget      = 20 * time.Minute // the latency counts for so long: the way may have become another one
 	pacedMost   = time.Minute      // what took longer was no line, but a clock that was set
+	enoughLows  = 4
 )
 
 // pace is what is known of the line to one peer.
@@ -28,6 +29,8 @@ type pace struct {
 	least  time.Duration // that a batch took until it was acknowledged; 0: none was
 	last   time.Time     // when one was
 	shrunk time.Time     // what was sent before says nothing new
+	low    time.Duration // the quickest of the last lows, sent with the smallest window
+	lows   int
 	flying map[batchKey]batchSent
 	bytes  int // of flying
 }
@@ -51,7 +54,7 @@ func (p *pace) sent(m antientropy.Message, now time.Time) {
 		p.reset()
 	}
 	p.bytes += m.Size
-	p.flying[batchKey{m.Scope, m.Batch}] = batchSent{now, m.Size, p.bytes >= p.window*3/4}
+	p.flying[batchKey{m.Scope, m.Batch}] = batchSent{now, m.Size, p.bytes >= p.window*3/4 || p.bytes+m.Size > p.window}
 }
 
 // answered fits the window, and says whether it is another one.
@@ -73,6 +76,23 @@ func (p *pace) answered(a antientropy.Answered, now time.Time) bool {
 		p.least += time.Duration(float64(p.least) * min(now.Sub(p.last).Seconds()/forget.Seconds(), 1))
 	}
 	p.last = now
+	// With the smallest window next to nothing waits for anything: what batches
+	// take then is the line. It has become a longer one while the link stood, by
+	// another way through the Internet or a cut that the link outlived.
+	switch {
+	case p.window > antientropy.LeastWindow:
+		p.lows = 0
+	case b.at.After(p.shrunk):
+		if p.lows == 0 || took < p.low {
+			p.low = took
+		}
+		if p.lows++; p.lows == enoughLows {
+			p.lows = 0
+			if p.low-p.least > growBelow { // else it grows by itself
+				p.least = p.low
+			}
+		}
+	}
 	before := p.window
 	switch waited := took - p.least; {
 	case waited > shrinkAbove && b.at.After(p.shrunk):
