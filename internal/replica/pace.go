@@ -32,7 +32,15 @@ type pace struct {
 	low    time.Duration // the quickest of the last lows, sent with the smallest window
 	lows   int
 	flying map[batchKey]batchSent
-	bytes  int // of flying
+	bytes  int  // of flying
+	before knew // what the last link had; nothing once it was looked at
+}
+
+// knew is what a link knew of its line when it ended.
+type knew struct {
+	least  time.Duration
+	window int
+	at     time.Time
 }
 
 type batchKey struct {
@@ -47,14 +55,28 @@ type batchSent struct {
 }
 
 // reset forgets what was known of an earlier link: it may be another line now.
-func (p *pace) reset() { *p = pace{window: firstWindow, flying: map[batchKey]batchSent{}} }
+// If the first batch takes no longer than the quickest did then, it is not.
+func (p *pace) reset() {
+	before := p.before
+	if p.least != 0 {
+		before = knew{p.least, p.window, p.last}
+	}
+	*p = pace{window: firstWindow, flying: map[batchKey]batchSent{}, before: before}
+}
 
 func (p *pace) sent(m antientropy.Message, now time.Time) {
 	if p.flying == nil {
 		p.reset()
 	}
 	p.bytes += m.Size
-	p.flying[batchKey{m.Scope, m.Batch}] = batchSent{now, m.Size, p.bytes >= p.window*3/4 || p.bytes+m.Size > p.window}
+	full := p.bytes >= p.window*3/4 || p.bytes+m.Size > p.window
+	if full && p.window > 2*firstWindow && p.shrunk.IsZero() { // for all that is under way: it doubles
+		for k, b := range p.flying {
+			b.full = true
+			p.flying[k] = b
+		}
+	}
+	p.flying[batchKey{m.Scope, m.Batch}] = batchSent{now, m.Size, full}
 }
 
 // answered fits the window, and says whether it is another one.
@@ -70,6 +92,11 @@ func (p *pace) answered(a antientropy.Answered, now time.Time) bool {
 	if took < 0 || took > pacedMost {
 		return false
 	}
+	before := p.window
+	if old := p.before; p.least == 0 && old.least != 0 && took <= old.least*5/4 && now.Sub(old.at) < forget {
+		p.window = max(p.window, old.window)
+	}
+	p.before = knew{}
 	if p.least == 0 || took < p.least {
 		p.least = max(took, time.Microsecond)
 	} else {
@@ -93,7 +120,6 @@ func (p *pace) answered(a antientropy.Answered, now time.Time) bool {
 			}
 		}
 	}
-	before := p.window
 	switch waited := took - p.least; {
 	case waited > shrinkAbove && b.at.After(p.shrunk):
 		p.window = max(int(int64(p.window)*int64(shrinkAbove)/int64(waited)), p.window/4, antientropy.LeastWindow)
