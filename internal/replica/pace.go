@@ -21,6 +21,8 @@ const (
 	forget      = 20 * time.Minute // the latency counts for so long: the way may have become another one
 	pacedMost   = time.Minute      // what took longer was no line, but a clock that was set
 	enoughLows  = 4
+	knownFor    = 24 * time.Hour // it is tried before it is believed
+	sameWithin  = 100 * time.Millisecond
 )
 
 // pace is what is known of the line to one peer.
@@ -28,18 +30,19 @@ type pace struct {
 	window int
 	least  time.Duration // that a batch took until it was acknowledged; 0: none was
 	last   time.Time     // when one was
+	mate   time.Time     // when that one was sent
 	shrunk time.Time     // what was sent before says nothing new
 	low    time.Duration // the quickest of the last lows, sent with the smallest window
 	lows   int
 	flying map[batchKey]batchSent
 	bytes  int  // of flying
-	before knew // what the last link had; nothing once it was looked at
+	before knew // what an earlier link had; nothing once it was looked at
 }
 
 // knew is what a link knew of its line when it ended.
 type knew struct {
 	least  time.Duration
-	window int
+	window int // of which the line carried all, if nothing ever waited: then twice that
 	at     time.Time
 }
 
@@ -55,13 +58,36 @@ type batchSent struct {
 }
 
 // reset forgets what was known of an earlier link: it may be another line now.
-// If the first batch takes no longer than the quickest did then, it is not.
+// The first full window shows whether it is: see recall.
 func (p *pace) reset() {
 	before := p.before
-	if p.least != 0 {
+	if p.least != 0 && (before.least == 0 || p.window != firstWindow) {
 		before = knew{p.least, p.window, p.last}
+		if p.shrunk.IsZero() {
+			before.window = min(2*before.window, mostWindow)
+		}
 	}
 	*p = pace{window: firstWindow, flying: map[batchKey]batchSent{}, before: before}
+}
+
+// recall takes the window of an earlier link when a full first window, of which b
+// was the last, was acknowledged as quickly as the quickest batch was then, and b
+// soon enough after the one that was sent with it. Of a line that has become a thin one,
+// 64 kbit/s, such a window takes half a second, and b alone a quarter.
+func (p *pace) recall(b batchSent, took time.Duration, now time.Time) {
+	old := p.before
+	if old.least == 0 || !b.full || b.at.After(p.mate) {
+		return // nothing was sent with it
+	}
+	p.before = knew{}
+	if now.Sub(old.at) > knownFor || p.window > firstWindow || !p.shrunk.IsZero() || took-old.least > min(max(old.least/4, sameWithin/20), sameWithin) {
+		return
+	}
+	w := int64(old.window)
+	if apart := now.Sub(p.last); apart > 0 {
+		w = min(w, int64(b.size)*int64(shrinkAbove)/int64(apart))
+	}
+	p.window = max(p.window, int(w))
 }
 
 func (p *pace) sent(m antientropy.Message, now time.Time) {
@@ -93,16 +119,13 @@ func (p *pace) answered(a antientropy.Answered, now time.Time) bool {
 		return false
 	}
 	before := p.window
-	if old := p.before; p.least == 0 && old.least != 0 && took <= old.least*5/4 && now.Sub(old.at) < forget {
-		p.window = max(p.window, old.window)
-	}
-	p.before = knew{}
+	p.recall(b, took, now)
 	if p.least == 0 || took < p.least {
 		p.least = max(took, time.Microsecond)
 	} else {
 		p.least += time.Duration(float64(p.least) * min(now.Sub(p.last).Seconds()/forget.Seconds(), 1))
 	}
-	p.last = now
+	p.last, p.mate = now, b.at
 	// With the smallest window next to nothing waits for anything: what batches
 	// take then is the line. It has become a longer one while the link stood, by
 	// another way through the Internet or a cut that the link outlived.

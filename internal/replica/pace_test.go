@@ -16,6 +16,12 @@ type line struct {
 // drive sends a backlog over the line for a minute: how much of the line is used
 // after 20 seconds, and how long others then wait at worst.
 func (l line) drive(p *pace, start time.Time) (used float64, worst time.Duration) {
+	used, worst, _ = l.driven(p, start)
+	return used, worst
+}
+
+// driven says also how long others wait in the first 20 seconds.
+func (l line) driven(p *pace, start time.Time) (used float64, worst, early time.Duration) {
 	now, free, n, flying := start, start, uint64(start.Unix()<<20), 0
 	type flight struct {
 		n    uint64
@@ -37,6 +43,8 @@ func (l line) drive(p *pace, start time.Time) (used float64, worst time.Duration
 		}
 		if now.After(settled) {
 			worst = max(worst, free.Sub(now))
+		} else {
+			early = max(early, free.Sub(now))
 		}
 		f := out[0]
 		out = out[1:]
@@ -49,7 +57,50 @@ func (l line) drive(p *pace, start time.Time) (used float64, worst time.Duration
 	for _, f := range out {
 		p.answered(antientropy.Answered{Scope: crdt.Fleet, Batch: f.n}, f.due)
 	}
-	return float64(carried) / 40 / float64(l.rate), worst
+	return float64(carried) / 40 / float64(l.rate), worst, early
+}
+
+// What a link knew is offered to the next one to the same peer, over whatever
+// line that goes: over a thin one, others wait as they do over one that nobody
+// knows, even if its latency is less by just what a batch takes.
+func TestPaceOfALinkOverAnotherLine(t *testing.T) {
+	for _, quick := range []line{{1_000_000, time.Millisecond}, {1_000_000, 50 * time.Millisecond}, {1_000_000, 320 * time.Millisecond}, {1_000_000, 620 * time.Millisecond}, {1_000_000, 1200 * time.Millisecond}} {
+		for _, thin := range []line{{8_000, time.Millisecond}, {8_000, 20 * time.Millisecond}, {8_000, 300 * time.Millisecond}, {8_000, 600 * time.Millisecond}, {4_000, 20 * time.Millisecond}} {
+			var p, fresh pace
+			p.reset()
+			quick.drive(&p, time.Unix(0, 0))
+			p.reset()
+			_, _, got := thin.driven(&p, time.Unix(100, 0))
+			fresh.reset()
+			_, _, want := thin.driven(&fresh, time.Unix(100, 0))
+			if got > want || want > 2500*time.Millisecond {
+				t.Errorf("%v, then %v: others wait %v, over an unknown line %v", quick, thin, got, want)
+			}
+		}
+		var p pace
+		p.reset()
+		quick.drive(&p, time.Unix(0, 0))
+		w := p.window
+		p.reset()
+		p.sent(antientropy.Message{Scope: crdt.Fleet, Batch: 1, Size: 3300}, time.Unix(100, 0))
+		p.sent(antientropy.Message{Scope: crdt.Fleet, Batch: 2, Size: 3300}, time.Unix(100, 0))
+		back := time.Unix(100, 0).Add(quick.latency + 3300*time.Second/time.Duration(quick.rate))
+		p.answered(antientropy.Answered{Scope: crdt.Fleet, Batch: 1}, back)
+		p.answered(antientropy.Answered{Scope: crdt.Fleet, Batch: 2}, back.Add(3300*time.Second/time.Duration(quick.rate)))
+		if p.window < w {
+			t.Errorf("%v again: a window of %d, and %d before", quick, p.window, w)
+		}
+		p.reset()
+		for n := range uint64(2) {
+			p.sent(antientropy.Message{Scope: crdt.Fleet, Batch: n, Size: 3300}, time.Unix(200, 0))
+		}
+		for n := range uint64(2) { // stored at once
+			p.answered(antientropy.Answered{Scope: crdt.Fleet, Batch: n}, time.Unix(200, 0).Add(quick.latency+800*time.Millisecond))
+		}
+		if p.window > 2*firstWindow {
+			t.Errorf("%v, then 0.8 s longer: a window of %d", quick, p.window)
+		}
+	}
 }
 
 // A link outlives the way it goes: a line of the LAN's quickness becomes a thin
