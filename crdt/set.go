@@ -3,7 +3,6 @@ package crdt
 import (
 	"bytes"
 	"cmp"
-	"maps"
 	"slices"
 	"strings"
 
@@ -55,6 +54,8 @@ type Set struct {
 	hash   LtHash
 
 	sketches []*riblt.Sketch // of the live ids, last used first
+	size     int             // live changes
+	base     *Set            // what it began with, shared and never altered; nil: nothing. See Over
 }
 
 type entry struct {
@@ -97,14 +98,14 @@ func NewSet(scope Scope) *Set {
 func (s *Set) Scope() Scope { return s.scope }
 
 // Len counts live changes.
-func (s *Set) Len() int { return len(s.live) }
+func (s *Set) Len() int { return s.size }
 
 // Has says whether a change is live here.
-func (s *Set) Has(id ID) bool { _, ok := s.live[id]; return ok }
+func (s *Set) Has(id ID) bool { return s.entry(id) != nil }
 
 // Author is the node that wrote a live change; zero if it is not live here.
 func (s *Set) Author(id ID) (n NodeID) {
-	if e := s.live[id]; e != nil {
+	if e := s.entry(id); e != nil {
 		n = e.node
 	}
 	return n
@@ -112,7 +113,10 @@ func (s *Set) Author(id ID) (n NodeID) {
 
 // IDs lists the live changes, sorted.
 func (s *Set) IDs() []ID {
-	return slices.SortedFunc(maps.Keys(s.live), func(a, b ID) int { return bytes.Compare(a[:], b[:]) })
+	ids := make([]ID, 0, s.size)
+	s.EachID(func(id ID) { ids = append(ids, id) })
+	slices.SortFunc(ids, func(a, b ID) int { return bytes.Compare(a[:], b[:]) })
+	return ids
 }
 
 // Fingerprint is the digest of the LtHash of the live ids: equal sets, equal
@@ -125,7 +129,7 @@ func (s *Set) Hash() LtHash { return s.hash }
 // Add merges one change of the scope. The caller has checked shape, signature
 // and grant.
 func (s *Set) Add(c *Change) (fx Effect) {
-	if e := s.live[c.id]; e != nil {
+	if s.entry(c.id) != nil {
 		return Effect{Known: true, Live: true}
 	}
 	e := &entry{id: c.id, dot: c.dot, node: c.Node, by: c.By}
@@ -139,6 +143,7 @@ func (s *Set) Add(c *Change) (fx Effect) {
 	}
 	fx.Live = true
 	s.live[e.id] = e
+	s.size++
 	s.hash.Add(e.id)
 	s.sketch(e.id, true)
 	fx.Equivocal = s.noteDot(e)
@@ -148,13 +153,13 @@ func (s *Set) Add(c *Change) (fx Effect) {
 // Seen says that adding c would change nothing: each of its writes is covered by
 // somebody who had seen it, or its record has a final.
 func (s *Set) Seen(c *Change) bool {
-	if s.live[c.id] != nil {
+	if s.entry(c.id) != nil {
 		return true
 	}
 	e := &entry{id: c.id, dot: c.dot}
 	for i := range c.Writes {
 		w := &c.Writes[i]
-		r := s.tables[w.Table][w.Record]
+		r := s.look(w.Table, w.Record)
 		switch {
 		case w.Flags&Final != 0:
 			if r == nil || r.final == nil || compareEntry(r.final.e, e) > 0 {
@@ -202,7 +207,7 @@ func (s *Set) addFinal(c *Change, e *entry, fx *Effect) {
 func (s *Set) addWrites(c *Change, e *entry, fx *Effect) {
 	for i := range c.Writes {
 		w := &c.Writes[i]
-		r := s.tables[w.Table][w.Record]
+		r := s.look(w.Table, w.Record)
 		if r != nil && r.final != nil {
 			continue // killed
 		}
@@ -228,7 +233,7 @@ func (s *Set) addWrites(c *Change, e *entry, fx *Effect) {
 		}
 		e.refs++
 		kept = append(kept, version{e, w.Value, w.Ctx, w.Flags})
-		if r == nil {
+		if r == nil || s.base != nil {
 			r = s.record(w.Table, w.Record)
 		}
 		if there {
@@ -248,7 +253,7 @@ func (s *Set) record(table uint16, rec string) *record {
 	}
 	r := t[rec]
 	if r == nil {
-		r = &record{}
+		r = s.inherit(table, rec)
 		t[rec] = r
 	}
 	return r
@@ -256,10 +261,12 @@ func (s *Set) record(table uint16, rec string) *record {
 
 // release takes one live write from a change; the last one prunes it.
 func (s *Set) release(e *entry, fx *Effect) {
+	e = s.own(e)
 	if e.refs--; e.refs > 0 {
 		return
 	}
-	delete(s.live, e.id)
+	s.size--
+	s.drop(e.id)
 	s.hash.Remove(e.id)
 	s.sketch(e.id, false)
 	s.forgetDot(e)
@@ -267,8 +274,8 @@ func (s *Set) release(e *entry, fx *Effect) {
 }
 
 func (s *Set) noteDot(e *entry) (others []ID) {
-	first, taken := s.dots[e.dot]
-	if !taken {
+	first := s.dot(e.dot)
+	if first == nil {
 		s.dots[e.dot] = e
 		return nil
 	}
@@ -282,14 +289,14 @@ func (s *Set) noteDot(e *entry) (others []ID) {
 
 func (s *Set) forgetDot(e *entry) {
 	twins := s.twins[e.dot]
-	if s.dots[e.dot] == e {
+	if s.dot(e.dot).id == e.id {
 		if len(twins) == 0 {
-			delete(s.dots, e.dot)
+			s.dropDot(e.dot)
 			return
 		}
 		s.dots[e.dot], twins = twins[0], twins[1:]
 	} else {
-		twins = slices.DeleteFunc(slices.Clone(twins), func(o *entry) bool { return o == e })
+		twins = slices.DeleteFunc(slices.Clone(twins), func(o *entry) bool { return o.id == e.id })
 	}
 	if len(twins) == 0 {
 		delete(s.twins, e.dot)
@@ -327,7 +334,7 @@ func (s *Set) Versions(c Cell) []Version {
 }
 
 func (s *Set) versions(c Cell) []version {
-	if r := s.tables[c.Table][c.Record]; r != nil {
+	if r := s.look(c.Table, c.Record); r != nil {
 		if at, ok := r.find(c.Field); ok {
 			return r.fields[at].vs
 		}
@@ -351,7 +358,7 @@ func (s *Set) Known(c Cell) (k Context) {
 
 // Fields lists the fields of a record that have a version, sorted.
 func (s *Set) Fields(table uint16, rec string) []string {
-	r := s.tables[table][rec]
+	r := s.look(table, rec)
 	if r == nil {
 		return nil
 	}
@@ -364,7 +371,7 @@ func (s *Set) Fields(table uint16, rec string) []string {
 
 // Records lists the records of a table that have a version or a final, sorted.
 func (s *Set) Records(table uint16) []string {
-	return slices.Sorted(maps.Keys(s.tables[table]))
+	return s.Begins(table, "")
 }
 
 // Begins lists the records of a table whose names begin with prefix, sorted.
@@ -374,13 +381,19 @@ func (s *Set) Begins(table uint16, prefix string) (out []string) {
 			out = append(out, name)
 		}
 	}
+	s.based(table, func(name string, _ *record) bool {
+		if strings.HasPrefix(name, prefix) {
+			out = append(out, name)
+		}
+		return true
+	})
 	slices.Sort(out)
 	return out
 }
 
 // Final returns the final of a record, if it has one.
 func (s *Set) Final(table uint16, rec string) (Version, bool) {
-	r := s.tables[table][rec]
+	r := s.look(table, rec)
 	if r == nil || r.final == nil {
 		return Version{}, false
 	}
@@ -393,15 +406,22 @@ func (s *Set) Final(table uint16, rec string) (Version, bool) {
 func (s *Set) Mentions(part []byte) bool {
 	for _, t := range s.tables {
 		for _, r := range t {
-			if r.final != nil && bytes.Contains(r.final.value, part) {
+			if r.mentions(part) {
 				return true
 			}
-			for _, f := range r.fields {
-				for _, v := range f.vs {
-					if bytes.Contains(v.value, part) {
-						return true
-					}
-				}
+		}
+	}
+	return s.basesMention(part)
+}
+
+func (r *record) mentions(part []byte) bool {
+	if r.final != nil && bytes.Contains(r.final.value, part) {
+		return true
+	}
+	for _, f := range r.fields {
+		for _, v := range f.vs {
+			if bytes.Contains(v.value, part) {
+				return true
 			}
 		}
 	}

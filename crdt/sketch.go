@@ -24,14 +24,19 @@ const (
 // next Add. The first time under a key costs a walk over the set. It is nil for a
 // set that is too small to be worth it.
 func (s *Set) Sketch(key riblt.Key) *riblt.Sketch {
-	if len(s.live) < SketchFrom {
+	if s.size < SketchFrom {
 		return nil
 	}
 	at := slices.IndexFunc(s.sketches, func(k *riblt.Sketch) bool { return k.Key() == key })
 	if at < 0 {
-		k := riblt.NewSketch(key, SketchCells)
-		for id := range s.live {
-			k.Add(key.Symbol(id[:]))
+		var k *riblt.Sketch
+		if s.base != nil {
+			k = s.overSketch(key)
+		} else {
+			k = riblt.NewSketch(key, SketchCells)
+			for id := range s.live {
+				k.Add(key.Symbol(id[:]))
+			}
 		}
 		if len(s.sketches) < MaxSketches {
 			s.sketches = append(s.sketches, nil)
@@ -59,7 +64,17 @@ func (s *Set) sketch(id ID, live bool) {
 
 // EachID calls fn for every live change, in no order.
 func (s *Set) EachID(fn func(ID)) {
-	for id := range s.live {
-		fn(id)
+	for id, e := range s.live {
+		if e != nil {
+			fn(id)
+		}
+	}
+	if s.base == nil {
+		return
+	}
+	for id := range s.base.live {
+		if _, mine := s.live[id]; !mine {
+			fn(id)
+		}
 	}
 }

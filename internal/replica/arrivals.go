@@ -1,6 +1,7 @@
 package replica
 
 import (
+	"maps"
 	"slices"
 
 	"carrierclass.net/ccnode/crdt"
@@ -17,6 +18,32 @@ type arrivals struct {
 	authors []crdt.NodeID
 	author  map[crdt.NodeID]uint32 // where in authors
 	shares  []crdt.Share           // of authors, of what is live
+
+	base *arrivals       // what came before order, shared and never altered; nil: nothing
+	gone map[uint64]bool // of the base, pruned here
+}
+
+// over returns an index that goes on where base ends, at the cost of what comes
+// and goes. base must not be altered afterwards.
+func (a *arrivals) over() arrivals {
+	return arrivals{head: a.head, authors: slices.Clone(a.authors), author: maps.Clone(a.author), shares: slices.Clone(a.shares), base: a, gone: map[uint64]bool{}}
+}
+
+// number is that of a live change.
+func (a *arrivals) number(id crdt.ID) (n uint64, ok bool) {
+	if n, ok = a.at[id]; ok || a.base == nil {
+		return n, ok
+	}
+	n, ok = a.base.at[id]
+	return n, ok && !a.gone[n]
+}
+
+// count is how many changes have a number.
+func (a *arrivals) count() int {
+	if a.base == nil {
+		return len(a.at)
+	}
+	return len(a.at) + len(a.base.at) - len(a.gone)
 }
 
 type arrival struct {
@@ -77,9 +104,19 @@ func (a *arrivals) find(n uint64) int {
 
 // remove forgets a change and returns its number, 0 if it has none.
 func (a *arrivals) remove(id crdt.ID) uint64 {
-	n, ok := a.at[id]
+	n, ok := a.number(id)
 	if !ok {
 		return 0
+	}
+	if _, own := a.at[id]; !own {
+		i := a.base.find(n)
+		for a.base.order[i].n != n {
+			i++
+		}
+		x := a.base.order[i]
+		a.shares[x.by].Remove(int(x.size)) // authors keep their places
+		a.gone[n] = true
+		return n
 	}
 	delete(a.at, id)
 	i := a.find(n)
@@ -99,6 +136,16 @@ func (a *arrivals) remove(id crdt.ID) uint64 {
 // after calls fn for each live change with a number above n, in order, until it
 // returns false.
 func (a *arrivals) after(n uint64, fn func(arrival) bool) {
+	if a.base != nil && n < a.base.head {
+		more := true
+		a.base.after(n, func(x arrival) bool {
+			more = a.gone[x.n] || fn(x)
+			return more
+		})
+		if !more {
+			return
+		}
+	}
 	for _, x := range a.order[a.find(n+1):] {
 		if x.n != 0 && !fn(x) {
 			return

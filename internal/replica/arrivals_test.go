@@ -9,13 +9,22 @@ import (
 	"carrierclass.net/ccnode/crdt"
 )
 
-// TestArrivalsAgainstAList compares the index with a plain list.
+// TestArrivalsAgainstAList compares the index, which at some moment goes on over
+// what it was, with a plain list.
 func TestArrivalsAgainstAList(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		var a arrivals
 		var plain []arrival
 		for range rapid.IntRange(1, 400).Draw(t, "steps") {
-			switch rapid.IntRange(0, 3).Draw(t, "what") {
+			if a.count() != len(plain) {
+				t.Fatalf("it counts %d, want %d", a.count(), len(plain))
+			}
+			switch rapid.IntRange(0, 4).Draw(t, "what") {
+			case 4:
+				if a.base == nil {
+					was := a
+					a = was.over()
+				}
 			case 0, 1:
 				n := a.head + 1
 				var id crdt.ID

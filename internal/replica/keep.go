@@ -62,7 +62,7 @@ func (e *Engine) Took(peer Peer, scope crdt.Scope, id crdt.ID) bool {
 	e.x.mu.Lock()
 	acked := e.x.acked[cursorKey{peer, scope}]
 	e.x.mu.Unlock()
-	n, ok := sc.arrivals.at[id]
+	n, ok := sc.arrivals.number(id)
 	return ok && n <= acked
 }
 

@@ -49,6 +49,7 @@ func (e *Engine) load() error {
 	if err := e.reload(); err != nil {
 		return err
 	}
+	e.cfg.base = nil
 	start := new(disk.Batch)
 	if e.start != nil {
 		start, e.start = e.start, nil
@@ -148,7 +149,7 @@ func (e *Engine) reload() error {
 // read reads everything into an empty engine; after errAgain again, without what
 // made the program fail.
 func (e *Engine) read(hurt map[crdt.Scope]bool) error {
-	e.scopes = map[crdt.Scope]*scope{}
+	e.scopes = e.cfg.base.scopes()
 	e.x.out = nil
 	e.held, e.dropped, e.outbox = map[crdt.ID]*heldChange{}, map[crdt.ID]*Dropped{}, map[crdt.ID]*outgoing{}
 	e.chores, e.unnumbered = chores{}, nil
@@ -250,7 +251,7 @@ func (e *Engine) readArrivals(r disk.Reader, hurt map[crdt.Scope]bool) error {
 		sc := e.scope(name)
 		sc.arrivals.head = max(sc.arrivals.head, n)
 		id := crdt.ID(value[:32])
-		if _, twice := sc.arrivals.at[id]; twice || !sc.set.Has(id) {
+		if _, twice := sc.arrivals.number(id); twice || !sc.set.Has(id) {
 			// Pruned, or lost: the hash of the scope tells which.
 			if h := e.held[id]; h != nil {
 				h.peer = Peer(value[32:])
@@ -286,11 +287,11 @@ func (e *Engine) completeArrivals() {
 	for name, sc := range e.scopes {
 		size := sc.size
 		sc.size = nil
-		if len(sc.arrivals.at) == sc.set.Len() {
+		if sc.arrivals.count() == sc.set.Len() {
 			continue
 		}
 		for _, id := range sc.set.IDs() {
-			if _, ok := sc.arrivals.at[id]; ok {
+			if _, ok := sc.arrivals.number(id); ok {
 				continue
 			}
 			n := sc.arrivals.head + 1

@@ -207,6 +207,8 @@ type Config struct {
 	// count at once: a revocation, a ban. It has a reserve of its own, as large as
 	// the quota. It is called like Gate.Admit. Nil: no change is.
 	Removal func(c *crdt.Change, v View) bool
+
+	base *Base // in a simulation: what the disk is known to have, see NewStepperOn
 }
 
 func (c *Config) defaults() error {

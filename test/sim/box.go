@@ -44,11 +44,12 @@ type box struct {
 	known     []*box        // in a large world: whom it has to do with
 	armed     time.Duration // when the next Step is due; 0: none
 	wake      uint64
-	unsynced  []byte  // under harm: what a power cut leaves
-	tokenless bool    // under harm: tabs are saved as if read now
-	image     []byte  // an old state of the disk
-	tabs      []tab   // what somebody has open on a screen
-	last      crdt.ID // of its last write
+	unsynced  []byte        // under harm: what a power cut leaves
+	tokenless bool          // under harm: tabs are saved as if read now
+	image     []byte        // an old state of the disk
+	base      *replica.Base // what the next start begins with, as its disk does; nil: it reads the disk
+	tabs      []tab         // what somebody has open on a screen
+	last      crdt.ID       // of its last write
 }
 
 func newBox(w *world, i int, site [10]byte) *box {
@@ -90,12 +91,18 @@ func (b *box) start() error {
 		store = w(b, store)
 	}
 	b.store = store
-	b.st, err = replica.NewStepper(replica.Config{Node: b.id, Fleet: fleetID, Auth: b.auth, Sign: func(m []byte) []byte { return ed25519.Sign(b.key, m) },
+	cfg := replica.Config{Node: b.id, Fleet: fleetID, Auth: b.auth, Sign: func(m []byte) []byte { return ed25519.Sign(b.key, m) },
 		Disk: store, Gate: gate{b.w}, Topo: topology{b}, Mesh: port{b}, Random: rand.NewChaCha8(seed), Log: b.w.story.With("box", b.index),
 		Now:  func() time.Time { return beginning.Add(b.w.now) },
 		Wall: func() time.Time { return beginning.Add(b.w.now + b.skew) }, Verify: b.w.verify, Decode: b.decode,
 		Equivocal:   func(c, _ *crdt.Change) { b.w.proofs[b] = c.Node },
-		LinkChanged: b.linkChanged, Machine: fmt.Sprint("machine ", b.index), Program: fmt.Sprintf("%q", b.fails)})
+		LinkChanged: b.linkChanged, Machine: fmt.Sprint("machine ", b.index), Program: fmt.Sprintf("%q", b.fails)}
+	if base := b.base; base != nil {
+		b.base = nil
+		b.st, err = replica.NewStepperOn(cfg, base)
+	} else {
+		b.st, err = replica.NewStepper(cfg)
+	}
 	if err != nil {
 		return fmt.Errorf("%s: %w", b, err)
 	}

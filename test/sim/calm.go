@@ -28,15 +28,24 @@ type calm struct {
 	data   map[string]string
 	keys   []string // sorted; nil: to be sorted again
 	free   int64
-	images []map[string]string
+	images []calmImage
 	open   *calmStore
+	base   map[string]string // what many disks have, in memory once
+	gone   map[string]bool   // of the base, deleted here
+	hide   bool              // the next start knows what the base has
+}
+
+type calmImage struct {
+	data map[string]string
+	base map[string]string
+	gone map[string]bool
 }
 
 func (m *calm) Open() (disk.Store, error) {
 	if m.data == nil {
 		m.data, m.free = map[string]string{}, 1<<30
 	}
-	m.open = &calmStore{m: m}
+	m.open, m.hide = &calmStore{m: m, hide: m.hide}, false
 	return m.open, nil
 }
 
@@ -47,15 +56,34 @@ func (m *calm) SetFree(n int64) { m.free = n }
 
 // Snapshot returns the number of an image.
 func (m *calm) Snapshot() []byte {
-	m.images = append(m.images, maps.Clone(m.data))
+	m.images = append(m.images, calmImage{maps.Clone(m.data), m.base, maps.Clone(m.gone)})
 	return []byte{byte(len(m.images) - 1)}
 }
 
 func (m *calm) Restore(image []byte) {
-	m.data, m.keys, m.open = maps.Clone(m.images[image[0]]), nil, nil
+	i := m.images[image[0]]
+	m.data, m.keys, m.open, m.base, m.gone = maps.Clone(i.data), nil, nil, i.base, maps.Clone(i.gone)
 }
 
-type calmStore struct{ m *calm }
+// get is the value of a key.
+func (m *calm) get(key string) (string, bool) {
+	v, ok := m.data[key]
+	if !ok && !m.gone[key] {
+		v, ok = m.base[key]
+	}
+	return v, ok
+}
+
+// onBase gives an idle disk what many have; hidden, its next start does not look
+// at it one by one.
+func (m *calm) onBase(base map[string]string, hidden bool) {
+	m.base, m.gone, m.hide = base, map[string]bool{}, hidden
+}
+
+type calmStore struct {
+	m    *calm
+	hide bool // Scan shows what is beside the base
+}
 
 func (s *calmStore) gone() bool { return s.m.open != s }
 
@@ -75,6 +103,9 @@ func (s *calmStore) Commit(b *disk.Batch) error {
 			if _, ok := m.data[string(key)]; ok {
 				delete(m.data, string(key))
 				m.keys = nil
+			}
+			if _, ok := m.base[string(key)]; ok {
+				m.gone[string(key)] = true
 			}
 			return
 		}
@@ -96,13 +127,14 @@ func (s *calmStore) View(fn func(disk.Reader) error) error {
 	if s.gone() {
 		return disk.ErrClosed
 	}
-	return fn(calmReader{s.m})
+	return fn(calmReader{s.m, s.hide})
 }
 
 func (s *calmStore) Reopen() error {
 	if s.gone() {
 		return disk.ErrClosed
 	}
+	s.hide = false
 	return nil
 }
 func (s *calmStore) Damage() []disk.Damage { return nil }
@@ -116,10 +148,13 @@ func (s *calmStore) Close() error {
 	return nil
 }
 
-type calmReader struct{ m *calm }
+type calmReader struct {
+	m    *calm
+	hide bool
+}
 
 func (r calmReader) Get(key []byte) ([]byte, error) {
-	v, ok := r.m.data[string(key)]
+	v, ok := r.m.get(string(key))
 	if !ok {
 		return nil, fmt.Errorf("%w: %q", disk.ErrNotFound, key)
 	}
@@ -132,11 +167,21 @@ func (r calmReader) Scan(prefix []byte, fn func(key, value []byte) error) error 
 	}
 	p := string(prefix)
 	at, _ := slices.BinarySearch(r.m.keys, p)
-	for _, k := range slices.Clone(r.m.keys[at:]) {
+	keys := slices.Clone(r.m.keys[at:])
+	if !r.hide && r.m.base != nil {
+		for k := range r.m.base {
+			if _, own := r.m.data[k]; !own && !r.m.gone[k] && k >= p {
+				keys = append(keys, k)
+			}
+		}
+		slices.Sort(keys)
+	}
+	for _, k := range keys {
 		if !strings.HasPrefix(k, p) {
 			break
 		}
-		if err := fn([]byte(k), []byte(r.m.data[k])); err != nil {
+		v, _ := r.m.get(k)
+		if err := fn([]byte(k), []byte(v)); err != nil {
 			return err
 		}
 	}

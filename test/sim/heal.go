@@ -44,11 +44,9 @@ func heal(seed uint64, nodes, users, edits int) (h healing) {
 	for i := range users {
 		w.put(first, user(i), fmt.Sprint("person ", i, filler))
 	}
-	for _, b := range w.boxes[1:] {
-		if err := b.start(); err != nil {
-			fault("%v", err)
-			return h
-		}
+	if err := w.share(first, true); err != nil {
+		fault("%v", err)
+		return h
 	}
 	h.seeded = w.untilEqual(time.Hour)
 	w.run(w.now + 10*time.Minute)

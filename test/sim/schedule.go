@@ -34,6 +34,9 @@ func play(w *world, steps int) (r result) {
 	r = result{seed: seed, nodes: nodes}
 	fault := w.truth.fault
 	for _, b := range w.boxes {
+		if b.st != nil {
+			continue
+		}
 		if err := b.start(); err != nil {
 			fault("%v", err)
 			r.faults = w.truth.faults
@@ -42,7 +45,7 @@ func play(w *world, steps int) (r result) {
 	}
 	s := &schedule{world: w}
 	for _, b := range w.boxes { // who joins takes the fleet's time
-		if w.large && b.index%(len(w.boxes)/manyBoxes) != 0 {
+		if w.large && b.index%max(len(w.boxes)/manyBoxes, 1) != 0 {
 			continue // a change that all write is as many frames as the fleet has boxes, squared
 		}
 		_ = b.write(crdt.Cell{Scope: crdt.Fleet, Table: 1, Record: fmt.Sprint("joined ", b.index), Field: "f"}, nil)
@@ -119,6 +122,9 @@ func (s *schedule) cell(b *box) crdt.Cell {
 		}
 	}
 	c := crdt.Cell{Scope: scope, Table: 1, Record: fmt.Sprint("shared ", s.rng.IntN(1+int(s.seed%3))), Field: "f"}
+	if s.people > 0 && scope == crdt.Fleet && s.rng.IntN(2) == 0 {
+		return user(s.rng.IntN(s.people))
+	}
 	if s.rng.IntN(3) == 0 {
 		c.Record = fmt.Sprint("own ", b.index, " ", s.writes)
 	}
