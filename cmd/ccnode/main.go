@@ -70,6 +70,7 @@ type settings struct {
 	api    string
 	token  string
 	output string
+	at     string
 
 	fingerprint string
 }
@@ -92,6 +93,7 @@ func newRoot() *cobra.Command {
 	f.StringVar(&s.token, "token", os.Getenv("CCNODE_TOKEN"), "token for --api https://…")
 	f.StringVar(&s.fingerprint, "fingerprint", os.Getenv("CCNODE_FINGERPRINT"), "SHA-256 of the certificate of --api https://…, as its status shows")
 	f.StringVarP(&s.output, "output", "o", "table", "table or json")
+	f.StringVar(&s.at, "at", "", "code of another site that is to answer; for administrators (ccnode login)")
 	root.PersistentPreRunE = func(*cobra.Command, []string) error {
 		if s.output != "table" && s.output != "json" {
 			return usageError{fmt.Errorf("-o %q: use table or json", s.output)}
@@ -154,6 +156,7 @@ func (s *settings) client() (*api.Client, error) {
 	if err != nil {
 		return nil, usageError{err}
 	}
+	c.At = s.at
 	return c, nil
 }
 

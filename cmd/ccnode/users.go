@@ -188,6 +188,9 @@ func userRows(t *table, u api.User) {
 			t.row(x[0], x[1])
 		}
 	}
+	for _, w := range u.Waiting {
+		t.row("waits for site "+u.Site, w)
+	}
 	if u.DoNotDisturb {
 		t.row("do not disturb", "on")
 	}

@@ -21,6 +21,9 @@ var ErrNoNode = errors.New("no node answers")
 
 // Client speaks /api/v1 over a node's unix socket, or over HTTPS with a token.
 type Client struct {
+	// At is the code of the site whose answer is wanted; "" is the node's own.
+	At string
+
 	base  string
 	token string
 	http  *http.Client
@@ -97,6 +100,11 @@ func (c *Client) send(ctx context.Context, method, path string, in any, etag str
 	req, err := http.NewRequestWithContext(ctx, method, c.base+"/api/"+Version+path, rd)
 	if err != nil {
 		return nil, err
+	}
+	if c.At != "" {
+		q := req.URL.Query()
+		q.Set("site", c.At)
+		req.URL.RawQuery = q.Encode()
 	}
 	if in != nil {
 		req.Header.Set("Content-Type", kind)

@@ -62,6 +62,15 @@ func Handler(c Config) http.Handler {
 	h := humago.New(mux, hc)
 	sessions, _ := c.Backend.(Sessions)
 	h.UseMiddleware(func(ctx huma.Context, next func(huma.Context)) {
+		if forwarded(h, ctx, next) {
+			return
+		}
+		here := next
+		next = func(ctx huma.Context) {
+			if !elsewhere(h, c.Backend, ctx) {
+				here(ctx)
+			}
+		}
 		given, ok := strings.CutPrefix(ctx.Header("Authorization"), "Bearer ")
 		who := by(ctx.Context())
 		ctx = huma.WithValue(ctx, fromKey{}, who)
@@ -159,7 +168,7 @@ type MessageInput struct {
 }
 
 func op(id, method, path, summary, tag string) huma.Operation {
-	return huma.Operation{OperationID: id, Method: method, Path: "/api/" + Version + path, Summary: summary, Tags: []string{tag}}
+	return farParam(huma.Operation{OperationID: id, Method: method, Path: "/api/" + Version + path, Summary: summary, Tags: []string{tag}})
 }
 
 func register(h huma.API, b Backend) {

@@ -168,6 +168,7 @@ type User struct {
 	Messages        *MessageCount `json:"messages,omitempty"`
 	AsOf            Freshness     `json:"asOf"`
 	ETag            string        `json:"etag,omitempty" doc:"What was seen: send it as If-Match with an edit"`
+	Waiting         []string      `json:"waiting,omitempty" doc:"Changes made here that wait until a box of the home site can be reached; they count from then on"`
 }
 
 type MessageCount struct {

@@ -404,7 +404,7 @@ func (b *backend) Who(ctx context.Context, token string) (context.Context, api.S
 		b.LogOut(token)
 		return ctx, api.Session{}, sessionOver(err)
 	}
-	return ctx, n.session(x), nil
+	return context.WithValue(ctx, sessionKey{}, x), n.session(x), nil
 }
 
 func sessionOver(err error) error {

@@ -41,7 +41,7 @@ func refuse(err error) error {
 	case errors.Is(err, state.ErrTaken):
 		return api.Conflict(err.Error(), "choose another")
 	case errors.Is(err, state.ErrOtherSite):
-		return api.Conflict(err.Error(), "name a node of that site with --api")
+		return api.Conflict(err.Error(), "log in as an administrator of that site (ccnode login) and name it (--at SITE), or name a node of it with --api")
 	case errors.Is(err, state.ErrState):
 		return api.Conflict(err.Error(), "nothing was changed")
 	case errors.Is(err, state.ErrToken):
@@ -238,7 +238,10 @@ func (n *Node) fresh(of site.ID) api.Freshness {
 	return f
 }
 
-func (n *Node) apiUser(u state.User) api.User {
+func (n *Node) apiUser(u state.User) api.User { return n.userOf(n.state, u) }
+
+// userOf shows a user of the site whose state st is.
+func (n *Node) userOf(st *state.State, u state.User) api.User {
 	x, _ := n.state.Site(u.Site)
 	out := api.User{ID: u.ID, Number: u.Number, Extension: u.Extension, Name: u.Name, Site: x.Code, E164: u.E164, Disabled: u.Disabled, Deleted: u.Deleted,
 		ForwardAll: u.ForwardAll, ForwardBusy: u.OnBusy, ForwardNoAnswer: u.OnNoAnswer, ForwardOffline: u.OnOffline, DoNotDisturb: u.DND, AlwaysPIN: u.AlwaysPIN, Class: u.Class,
@@ -247,7 +250,7 @@ func (n *Node) apiUser(u state.User) api.User {
 		out.Clash = append(out.Clash, c.String())
 	}
 	var servers []string
-	for _, y := range n.state.Nodes(n.member.Site) {
+	for _, y := range n.state.Nodes(st.Own().ID) {
 		servers = append(servers, y.SIP...)
 	}
 	for _, d := range u.Devices {
@@ -258,7 +261,7 @@ func (n *Node) apiUser(u state.User) api.User {
 		out.Devices = append(out.Devices, api.Device{ID: d.ID, SIPUser: sip, Realm: d.Realm, Password: d.Password, Servers: servers})
 	}
 	if u.Here {
-		s := n.state.Summary(u.ID)
+		s := st.Summary(u.ID)
 		out.Messages = &api.MessageCount{New: s.New, Old: s.Old}
 	}
 	return out
@@ -282,7 +285,7 @@ func (b *backend) find(who string) (site.RecordID, error) {
 	return id, nil
 }
 
-func (b *backend) User(_ context.Context, who string) (api.User, error) {
+func (b *backend) User(ctx context.Context, who string) (api.User, error) {
 	id, err := b.find(who)
 	if err != nil {
 		return api.User{}, err
@@ -290,6 +293,9 @@ func (b *backend) User(_ context.Context, who string) (api.User, error) {
 	u, err := b.n.state.User(id)
 	if err != nil {
 		return api.User{}, refuse(err)
+	}
+	if !u.Here {
+		return b.n.farUser(ctx, u), nil
 	}
 	return b.n.apiUser(u), nil
 }
@@ -301,7 +307,9 @@ func (b *backend) CreateUser(ctx context.Context, by string, x api.NewUser) (api
 		if !ok {
 			return api.User{}, api.NotFound("no site "+x.Site, "leave --site out for this one")
 		}
-		spec.Site = s.ID
+		if spec.Site = s.ID; s.ID != b.n.member.Site {
+			return b.createFar(ctx, s, x)
+		}
 	}
 	u, err := b.n.state.Create(ctx, by, spec)
 	if err != nil {
@@ -336,7 +344,13 @@ func (b *backend) PatchUser(ctx context.Context, by, who, etag string, p api.Use
 		d := time.Duration(*p.RingSeconds) * time.Second
 		q.Ring = &d
 	}
-	u, err := b.n.state.Set(ctx, by, id, etag, q)
+	u, err := b.n.state.User(id)
+	if err == nil && !u.Here {
+		return b.patchFar(ctx, u, etag, p, q)
+	}
+	if err == nil {
+		u, err = b.n.state.Set(ctx, by, id, etag, q)
+	}
 	if err != nil {
 		return api.User{}, refuse(err)
 	}

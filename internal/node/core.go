@@ -63,7 +63,7 @@ func (n *Node) removal(c *crdt.Change, v replica.View) bool {
 type writer struct{ e *replica.Engine }
 
 func (w writer) Commit(ctx context.Context, m state.Mutation) (crdt.Stamp, error) {
-	r := replica.Mutation{Scope: m.Scope, Writes: m.Writes, By: m.By, Token: m.Token, Ext: m.Ext}
+	r := replica.Mutation{Scope: m.Scope, Writes: m.Writes, By: m.By, Token: m.Token, Ext: m.Ext, Auth: m.Auth}
 	if m.Precondition != nil {
 		r.Precondition = func(v replica.View) error { return m.Precondition(v) }
 	}

@@ -11,11 +11,13 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/http"
 	"net/netip"
 	"path/filepath"
 	"runtime/debug"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -87,6 +89,8 @@ type Node struct {
 	kept      keptSites     // the state of other sites
 	guests    *digest.Guard // wrong passwords that other sites tell us of
 	sessions  *sessions     // of administrators
+	far       farUsers      // what was seen of other sites' users
+	api       atomic.Pointer[http.Handler]
 	calls     *telephony
 	events    *teller
 	phones    *phones // nil in a world
@@ -243,7 +247,9 @@ func (n *Node) run(ctx context.Context, cancel context.CancelCauseFunc) (err err
 	if err != nil {
 		return err
 	}
-	n.web.open(api.Handler(api.Config{Backend: &backend{n}, Build: n.opt.Version, Token: token, Log: n.log.With("room", "api")}))
+	door := api.Handler(api.Config{Backend: &backend{n}, Build: n.opt.Version, Token: token, Log: n.log.With("room", "api")})
+	n.api.Store(&door)
+	n.web.open(door)
 	rooms.add(n.web.close)        // nobody asks rooms that are closing
 	rooms.add(n.events.hub.Close) // first of all: who follows is told the end
 	n.welcome(fresh)
@@ -409,6 +415,7 @@ func (n *Node) openState(ctx context.Context, cancel context.CancelCauseFunc, ro
 	rooms.add(cancelWatch)
 	n.mesh.HandleStrangers(joinProtocol, n.serveJoin)
 	n.mesh.Handle(apiProtocol, n.serveRemote)
+	n.mesh.Handle(elsewhereProtocol, n.serveElsewhere)
 	n.mesh.Handle(visitProtocol, n.serveVisit)
 	n.mesh.Handle(keepProtocol, n.serveKeep)
 	n.moved(ctx)

@@ -1,6 +1,7 @@
 package replica
 
 import (
+	"cmp"
 	"context"
 	"iter"
 	"maps"
@@ -136,6 +137,20 @@ func (e *Engine) Status() Status {
 	}
 	st.Settled = owed == 0 && st.Held == 0 && st.Outbox == 0
 	return st
+}
+
+// Outgoing are the changes of a scope not held here that no holder has yet, the
+// oldest first; of every such scope, if it is empty.
+func (e *Engine) Outgoing(scope crdt.Scope) (out []*crdt.Change) {
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	for _, o := range e.outbox {
+		if scope == "" || o.change.Scope == scope {
+			out = append(out, o.change)
+		}
+	}
+	slices.SortFunc(out, func(a, b *crdt.Change) int { return cmp.Compare(a.Stamp, b.Stamp) })
+	return out
 }
 
 func (c *contact) fill(p *PeerStatus) {

@@ -175,7 +175,8 @@ func (s *State) find(kind, who string) (named, error) {
 	case 0:
 		if id, err := s.Find(who); err == nil {
 			if u, err := s.User(id); err == nil && !u.Here {
-				return named{}, fmt.Errorf("%.80q: %w", what, ErrOtherSite)
+				x, _ := s.Site(u.Site)
+				return named{}, fmt.Errorf("%.80q: %w, %s", what, ErrOtherSite, x.Code)
 			}
 		}
 		return named{}, fmt.Errorf("%.80q: %w at this site: give a kind (%s) and a number, a name or an id", what, ErrNotFound, strings.Join(Kinds(), ", "))

@@ -436,34 +436,56 @@ func (s *State) enteredBy(v View, e *Entry) string {
 	return s.personOf(v, vs[0].By)
 }
 
-// removed lists what revoked nodes wrote after their revocation: valid, since
-// an honest node took it before it heard, but worth a look.
+// removed lists what revoked nodes and administrators wrote after their
+// revocation: valid, since an honest node took it before it heard, but worth a
+// look.
 func (s *State) removed(v View) (out []Merge) {
+	type end struct {
+		at  crdt.Stamp
+		why string
+	}
+	nodes, people := map[site.NodeID]end{}, map[crdt.Ref]end{}
 	for _, st := range s.cfg.Book.Standings() {
-		if st.Revoked == nil {
-			continue
+		if st.Revoked != nil {
+			nodes[st.Grant.Node()] = end{st.Revoked.Stamp, "a node that was still a member took it before it heard of the revocation"}
 		}
-		n := st.Grant.Node()
-		for _, scope := range []crdt.Scope{crdt.Fleet, s.scope} {
-			set := v.Set(scope)
-			for t := range schema {
-				for _, rec := range set.Records(t) {
-					for _, f := range set.Fields(t, rec) {
-						c := crdt.Cell{Scope: scope, Table: t, Record: rec, Field: f}
-						for _, x := range set.Versions(c) {
-							if site.NodeID(x.Node) != n || x.Stamp <= st.Revoked.Stamp {
+	}
+	current := map[string]bool{}
+	for _, a := range s.cfg.Book.Admins() {
+		current[a.Name] = true
+	}
+	for _, a := range s.cfg.Book.Dismissed() {
+		e := end{a.At, "the administrator was revoked already; the box that took it had not heard"}
+		id := a.ID()
+		people[crdt.Ref(id[:8])] = e
+		if r, _ := byRef(a.Name); !current[a.Name] { // at the site's own boxes
+			people[r] = e
+		}
+	}
+	if len(nodes)+len(people) == 0 {
+		return nil
+	}
+	for _, scope := range []crdt.Scope{crdt.Fleet, s.scope} {
+		set := v.Set(scope)
+		for t := range schema {
+			for _, rec := range set.Records(t) {
+				for _, f := range set.Fields(t, rec) {
+					c := crdt.Cell{Scope: scope, Table: t, Record: rec, Field: f}
+					for _, x := range set.Versions(c) {
+						e, ok := nodes[site.NodeID(x.Node)]
+						if !ok || x.Stamp <= e.at {
+							if e, ok = people[x.By]; !ok || x.Stamp <= e.at {
 								continue
 							}
-							_, fd := fieldOf(c)
-							m := Merge{ID: mergeID(MergeRemoved, c), Kind: MergeRemoved, Field: s.fieldWords(v, c), At: time.UnixMilli(x.Stamp.Millis()), Policy: fd.policy,
-								Why: "a node that was still a member took it before it heard of the revocation"}
-							m.Record, m.User = s.recordWords(v, c)
-							d := s.side(v, c, x)
-							d.InForce = x.Dot == inForce(fd, set.Versions(c)).Dot
-							m.InForce = words(fd, c, inForce(fd, set.Versions(c)).Value)
-							m.Sides = []Side{d}
-							out = append(out, m)
 						}
+						_, fd := fieldOf(c)
+						m := Merge{ID: mergeID(MergeRemoved, c), Kind: MergeRemoved, Field: s.fieldWords(v, c), At: time.UnixMilli(x.Stamp.Millis()), Policy: fd.policy, Why: e.why}
+						m.Record, m.User = s.recordWords(v, c)
+						d := s.side(v, c, x)
+						d.InForce = x.Dot == inForce(fd, set.Versions(c)).Dot
+						m.InForce = words(fd, c, inForce(fd, set.Versions(c)).Value)
+						m.Sides = []Side{d}
+						out = append(out, m)
 					}
 				}
 			}

@@ -49,6 +49,7 @@ type Mutation struct {
 	Token        map[crdt.Cell]crdt.Context // what the person had seen; nil: what is here
 	Precondition func(View) error           // asked in the writer's turn
 	Ext          map[uint64][]byte          // signed extras, as raw CBOR
+	Auth         crdt.Ref                   // what it is written under, if not the node's own grant
 }
 
 // An Engine is the one writer, as this package needs it.
@@ -225,6 +226,9 @@ func (s *State) person(v View, name string) (crdt.Ref, []crdt.Write) {
 
 // personOf is the name behind a By.
 func (s *State) personOf(v View, r crdt.Ref) string {
+	if a := s.cfg.Book.AdminRef(r); a != nil {
+		return a.Name
+	}
 	if r[0]&0x80 == 0 {
 		n := 0
 		for n < len(r) && r[n] != 0 {

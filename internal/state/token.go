@@ -78,6 +78,10 @@ func (s *State) token(user site.RecordID, etag string) (map[crdt.Cell]crdt.Conte
 }
 
 func (s *State) tokenOf(table uint16, user site.RecordID, etag string) (map[crdt.Cell]crdt.Context, error) {
+	return s.tokenIn(s.scope, table, user, etag)
+}
+
+func (s *State) tokenIn(scope crdt.Scope, table uint16, user site.RecordID, etag string) (map[crdt.Cell]crdt.Context, error) {
 	if etag == "" {
 		return nil, nil
 	}
@@ -95,7 +99,7 @@ func (s *State) tokenOf(table uint16, user site.RecordID, etag string) (map[crdt
 	}
 	limit := crdt.MakeStamp(s.cfg.Now().Add(aheadLimit).UnixMilli(), 0)
 	s.cfg.Engine.View(func(v View) {
-		r := reader{v.Set(s.scope), table, string(user[:])}
+		r := reader{v.Set(scope), table, string(user[:])}
 		limit = max(limit, r.seen().Max())
 	})
 	seen := make([]crdt.Context, len(w.Seen))
@@ -112,7 +116,7 @@ func (s *State) tokenOf(table uint16, user site.RecordID, etag string) (map[crdt
 		if c.Ctx < 0 || c.Ctx >= len(seen) {
 			return nil, bad("it cannot be read")
 		}
-		out[crdt.Cell{Scope: s.scope, Table: c.Table, Record: string(c.Record), Field: string(c.Field)}] = seen[c.Ctx]
+		out[crdt.Cell{Scope: scope, Table: c.Table, Record: string(c.Record), Field: string(c.Field)}] = seen[c.Ctx]
 	}
 	return out, nil
 }

@@ -101,7 +101,7 @@ func (b *Book) mayAdmin(g *Grant, w *crdt.Write) error {
 // learnAdmin takes an accepted write. Of two records of one administrator the
 // one with the lesser bytes counts everywhere; none gives more than its issuer
 // could.
-func (b *Book) learnAdmin(w *crdt.Write) {
+func (b *Book) learnAdmin(w *crdt.Write, at crdt.Stamp) {
 	if w.Field != AdminRecord && w.Field != AdminRevoked {
 		return
 	}
@@ -116,7 +116,9 @@ func (b *Book) learnAdmin(w *crdt.Write) {
 		b.admins[id] = a
 	}
 	if w.Field == AdminRevoked {
-		b.adminsOut[id] = true
+		if was, ok := b.adminsOut[id]; !ok || at < was {
+			b.adminsOut[id] = at
+		}
 	}
 }
 
@@ -139,6 +141,36 @@ func (b *Book) Admins() (out []*Admin) {
 	return out
 }
 
+// A Dismissed administrator was revoked at that stamp.
+type Dismissed struct {
+	*Admin
+	At crdt.Stamp
+}
+
+// Dismissed lists the administrators that were revoked themselves.
+func (b *Book) Dismissed() (out []Dismissed) {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	for id, at := range b.adminsOut {
+		if a := b.admins[id]; a != nil {
+			out = append(out, Dismissed{a, at})
+		}
+	}
+	return out
+}
+
+// AdminRef returns who wrote under a session, in force or not; nil: nobody known.
+func (b *Book) AdminRef(by crdt.Ref) *Admin {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	for id, a := range b.admins {
+		if crdt.Ref(id[:8]) == by {
+			return a
+		}
+	}
+	return nil
+}
+
 // Admin returns one in force. ErrRevoked: no session of it may be used to write
 // any more.
 func (b *Book) Admin(id AdminID) (*Admin, error) {
@@ -152,7 +184,7 @@ func (b *Book) admin(id AdminID) (*Admin, error) {
 	if a == nil {
 		return nil, fmt.Errorf("administrator %s: %w", id, ErrUnknown)
 	}
-	if b.adminsOut[id] {
+	if _, out := b.adminsOut[id]; out {
 		return nil, fmt.Errorf("administrator %q: %w", a.Name, ErrRevoked)
 	}
 	g := b.grants[a.Parent]

@@ -31,14 +31,14 @@ type Book struct {
 	cheats  map[site.NodeID]bool
 
 	admins    map[AdminID]*Admin
-	adminsOut map[AdminID]bool // revoked
+	adminsOut map[AdminID]crdt.Stamp // when each was revoked, at first
 }
 
 // NewBook returns the book of a fleet that knows no member yet.
 func NewBook(f *Founding) *Book {
 	return &Book{fleet: f.ID(), founding: f, grants: map[crdt.Ref]*Grant{}, depth: map[crdt.Ref]int{},
 		nodes: map[site.NodeID][]*Grant{}, revoked: map[site.NodeID]*Revocation{}, cheats: map[site.NodeID]bool{},
-		admins: map[AdminID]*Admin{}, adminsOut: map[AdminID]bool{}}
+		admins: map[AdminID]*Admin{}, adminsOut: map[AdminID]crdt.Stamp{}}
 }
 
 // Fleet is the fleet's id, Founding its first record.

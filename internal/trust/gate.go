@@ -170,7 +170,7 @@ func (b *Book) learn(w *crdt.Write, stamp crdt.Stamp, id crdt.ID) {
 			b.revoke(r)
 		}
 	case TableAdmin:
-		b.learnAdmin(w)
+		b.learnAdmin(w, stamp)
 	case TableProof:
 		if n, err := b.checkProof(w); err == nil {
 			b.mu.Lock()

@@ -73,6 +73,34 @@ func (s *Session) Auth() crdt.Ref { return RefOf(s.raw) }
 // By is who the changes are by.
 func (s *Session) By() crdt.Ref { id := s.Admin.ID(); return crdt.Ref(id[:8]) }
 
+// Bytes is the session as it is sent.
+func (s *Session) Bytes() []byte { return bytes.Clone(s.raw) }
+
+// CheckSession says whether a box may ask a site for whom a session names, at
+// that time. The session's own box asks; ErrForbidden, ErrRevoked and ErrUnknown
+// say why not.
+func (b *Book) CheckSession(s *Session, box site.NodeID, of site.ID, now time.Time) error {
+	if _, err := b.Member(box); err != nil {
+		return err
+	}
+	a, err := b.Admin(s.Admin.ID())
+	if err != nil {
+		return err
+	}
+	at, slack := now.UnixMilli(), sessionSlack.Milliseconds()
+	switch {
+	case !s.signature(b.fleet):
+		return fmt.Errorf("%w: administrator %q did not sign the session", ErrForbidden, s.Admin.Name)
+	case s.Node != box:
+		return fmt.Errorf("%w: the session of %q is for node %s, not for %s", ErrForbidden, s.Admin.Name, s.Node, box)
+	case at < s.Start-slack || at > s.End+slack:
+		return fmt.Errorf("%w: the session of %q does not cover this time; log in again", ErrForbidden, s.Admin.Name)
+	case !a.Fleet && !slices.Contains(a.Sites, of):
+		return fmt.Errorf("%w: %q is an administrator of other sites", ErrForbidden, a.Name)
+	}
+	return nil
+}
+
 // DecodeSession reads the shape of a session.
 func DecodeSession(b []byte) (*Session, error) {
 	var w wireSession

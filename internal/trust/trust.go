@@ -31,7 +31,7 @@ var (
 	ErrUnknown   = errors.New("the grant it rests on is not known here")
 	ErrRights    = errors.New("its issuer may not give that")
 	ErrForbidden = errors.New("the grant does not allow it")
-	ErrRevoked   = errors.New("the node was revoked")
+	ErrRevoked   = errors.New("it was revoked")
 	ErrWords     = errors.New("these are not the recovery words")
 	ErrSealed    = errors.New("the secret cannot be opened here")
 )

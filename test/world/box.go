@@ -43,6 +43,7 @@ type box struct {
 	life   int
 
 	api    api.Backend // nil: off
+	token  string      // of who is logged in there
 	cancel context.CancelFunc
 	done   chan error // what Run returned
 	err    error
@@ -80,7 +81,7 @@ func (b *box) start(join string) error {
 		return err
 	}
 	b.life++
-	b.told = nil
+	b.told, b.token = nil, ""
 	w := b.w
 	w.mu.Lock()
 	delete(w.dead, b.name)

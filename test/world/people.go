@@ -306,10 +306,21 @@ func (w *World) edit(args []string) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := within(10 * time.Second)
+	ctx, who, cancel, err := b.as(60 * time.Second)
+	if err != nil {
+		return nil, err
+	}
 	defer cancel()
-	_, err = b.api.PatchUser(ctx, adminsName+"@"+b.name, w.id(args[0]), "", p)
-	return nil, err
+	u, err := b.api.PatchUser(ctx, who, w.id(args[0]), "", p)
+	return waiting(b, u), err
+}
+
+// waiting tells what waits at a box for another site.
+func waiting(b *box, u api.User) (out []string) {
+	for _, x := range u.Waiting {
+		out = append(out, fmt.Sprintf("%s: waits for site %s: %s", b.name, u.Site, x))
+	}
+	return out
 }
 
 func (w *World) flag(args []string, value string) ([]string, error) {
@@ -331,7 +342,10 @@ func (w *World) user(args []string) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := within(time.Second)
+	ctx, _, cancel, err := b.as(30 * time.Second)
+	if err != nil {
+		return nil, err
+	}
 	defer cancel()
 	u, err := b.api.User(ctx, w.id(args[0]))
 	if err != nil {
@@ -349,7 +363,7 @@ func (w *World) user(args []string) ([]string, error) {
 	if len(u.Clash) > 0 {
 		line += fmt.Sprintf(", shares the number with %d", len(u.Clash))
 	}
-	return []string{line}, nil
+	return append([]string{line}, waiting(b, u)...), nil
 }
 
 // merges tells what two sides changed without seeing each other; with why, all

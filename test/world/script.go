@@ -2,6 +2,7 @@ package world
 
 import (
 	"bufio"
+	"cmp"
 	"fmt"
 	"strings"
 )
@@ -83,6 +84,9 @@ func (w *World) Tell(s Story) Story {
 				if len(words) == 0 {
 					continue
 				}
+				for i, x := range words {
+					words[i] = cmp.Or(w.called[x], x)
+				}
 				lines, err := w.Do(words)
 				for _, l := range lines {
 					said.WriteString(l + "\n")
@@ -92,7 +96,7 @@ func (w *World) Tell(s Story) Story {
 				}
 			}
 		}
-		out[i] = Block{Lines: b.Lines, At: b.At, Want: said.String()}
+		out[i] = Block{Lines: b.Lines, At: b.At, Want: w.rename(said.String())}
 	}
 	return out
 }

@@ -18,6 +18,7 @@ var verbs map[string]verb
 func init() {
 	verbs = map[string]verb{
 		"fleet":     (*World).fleet,     // fleet A* B C: sites; * has a pair
+		"away":      (*World).away,      // away V W from A: V is from now on one of the other two sites that does not keep A's state, W the other
 		"invite":    (*World).invite,    // invite D at A: a token for a new site, or for the second box of A: invite A-b at A
 		"join":      (*World).join,      // join D: with the token made for it
 		"start":     (*World).restart,   // start A-b: switches on
@@ -46,6 +47,10 @@ func init() {
 		"shop":      (*World).shop,      // shop Lyon at A desk 202 callback +33472001200
 		"texts":     (*World).texts,     // texts ben: what the telephone was shown
 		"edit":      (*World).edit,      // edit bob name Robert at A
+		"appoint":   (*World).appoint,   // appoint ann at A [of A B]: an administrator, of the fleet or of sites
+		"login":     (*World).login,     // login ann at B: what edit, disable, enable and user do there from now on is hers
+		"logout":    (*World).logout,    // logout at B
+		"dismiss":   (*World).dismiss,   // dismiss ann at A: revokes the administrator
 		"disable":   (*World).disable,   // disable bob at A
 		"enable":    (*World).enable,    // enable bob at A: says that the disable was seen
 		"user":      (*World).user,      // user bob at A: what A knows

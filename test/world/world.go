@@ -41,6 +41,8 @@ const wanDelay = 20 * time.Millisecond
 // A World is a fleet, its telephones and the networks between them. It lives in
 // a bubble of testing/synctest and is used by one goroutine.
 type World struct {
+	called map[string]string // names that away gave, and whose they are
+
 	// set by New, then constant
 	name string
 	dir  string
