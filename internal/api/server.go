@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -250,6 +251,9 @@ func register(h huma.API, b Backend) {
 			Deleted bool `query:"deleted" doc:"Also those that were deleted and can be restored"`
 		}) (*body[[]User], error) {
 			us, err := b.Users(ctx, in.Deleted)
+			if ctx.Value(forwardedKey{}) != nil { // the directory is everywhere
+				us = slices.DeleteFunc(us, func(u User) bool { return !u.AsOf.Here })
+			}
 			return &body[[]User]{us}, problem(err)
 		})
 	create := op("create-user", post, "/users", "Create a user and a phone's log-in", "users")

@@ -205,11 +205,15 @@ func (b *backend) patchFar(ctx context.Context, u state.User, etag string, p api
 	if etag == "" {
 		etag = last.ETag
 	}
-	if err := n.state.SetElsewhere(ctx, author(s), u.ID, etag, n.outgoing(u.Site, u.ID), q); err != nil {
+	st := n.state
+	if kept := n.kept.state(u.Site); kept != nil {
+		st = kept
+	}
+	if err := st.SetElsewhere(ctx, author(s), u.ID, etag, n.outgoing(u.Site, u.ID), q); err != nil {
 		return api.User{}, refuse(err)
 	}
 	n.log.Info("An administrator changed another site's user; the change waits for that site", "site", x.Code, "user", u.Number, "name", s.Admin.Name)
-	if kept := n.kept.state(u.Site); kept != nil { // it counts here already
+	if st != n.state { // it counts here already
 		return n.lastOf(ctx, u), nil
 	}
 	return n.dressed(last), nil

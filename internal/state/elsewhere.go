@@ -20,7 +20,8 @@ type Author struct {
 // administrator's. etag says what was seen of the record at last; "" is nothing.
 // waiting are changes of this box that are still on their way: the new one has
 // seen them. What home wrote and nobody here has seen is not overwritten but a
-// merge. Secrets cannot be set so: they are closed with the site's own key.
+// merge. A box that keeps the site writes with that State. Secrets cannot be set
+// so: they are closed with the site's own key.
 func (s *State) SetElsewhere(ctx context.Context, a Author, id site.RecordID, etag string, waiting []*crdt.Change, p Patch) error {
 	fail := func(err error) error { return fmt.Errorf("change user %s of another site: %w", id, err) }
 	s.write.Lock()
@@ -29,7 +30,7 @@ func (s *State) SetElsewhere(ctx context.Context, a Author, id site.RecordID, et
 	switch {
 	case err != nil:
 		return fail(err)
-	case u.Here:
+	case u.Here && !s.cfg.Keeper:
 		return fail(fmt.Errorf("%w: it is of this site", ErrState))
 	case p.PIN != nil && *p.PIN != "" || p.Password != nil:
 		return fail(fmt.Errorf("%w: a PIN or a password is closed with the key of that site, which only its own boxes have", ErrInvalid))
@@ -73,7 +74,7 @@ func (s *State) SetElsewhere(ctx context.Context, a Author, id site.RecordID, et
 	if len(m.Writes) == 0 {
 		return nil
 	}
-	if _, err := s.cfg.Engine.Commit(ctx, m); err != nil {
+	if _, err := s.commit(ctx, m); err != nil {
 		return fail(err)
 	}
 	return nil

@@ -415,3 +415,51 @@ func TestThePageInABrowser(t *testing.T) {
 		t.Errorf("after logging out there is %q", left)
 	}
 }
+
+// TestAnotherShopInABrowser: an administrator of the fleet looks at another shop
+// from this one's page, and makes a user there.
+func TestAnotherShopInABrowser(t *testing.T) {
+	w := startBrowser(t)
+	b, far := newBox(t), newBox(t)
+	b.up()
+	far.up("--join", b.invite("--site", "0002").Token)
+	far.user("301")
+	b.user("201")
+	ann := as[api.Admin](b, "admin", "create", "ann", "--fleet")
+	w.call("Emulation.setDeviceMetricsOverride", map[string]any{"width": 360, "height": 740, "deviceScaleFactor": 2, "mobile": true}, nil)
+	w.visit("https://" + b.ip.String() + ":8443/")
+	w.shows("Log in")
+	w.write("Your name", "ann")
+	w.write("Your password", ann.Password)
+	w.press("Log in")
+	w.shows("This box", "as of")
+	w.press("Users")
+	w.shows("201", "301") // the directory is everywhere
+	w.write("Site", "0777")
+	w.press("Go")
+	w.shows("there is no site")
+	w.write("Site", "0002")
+	w.press("Go")
+	w.shows("You see site 0002", "301")
+	if got := w.eval(`document.querySelector("#part-users").innerText`); strings.Contains(got, "201") {
+		t.Errorf("the users of site 0002: %s", got)
+	}
+	w.press("Create a user")
+	w.write("Extension", "302")
+	w.write("Name", "Cleo")
+	w.press("Create")
+	w.shows("shown this once", "302 Cleo")
+	u, err := ask[api.User](far, "GET", "/users/302", nil)
+	if err != nil || u.Name != "Cleo" || !u.AsOf.Here {
+		t.Fatalf("at the other shop: %+v, %v", u, err)
+	}
+	if err := far.phone(u, w.eval(`document.querySelector("#part-users .secret").textContent`)).Register(t.Context()); err != nil {
+		t.Errorf("a phone with the password on the page: %v", err)
+	}
+	if wide := w.eval("document.documentElement.scrollWidth <= 360"); wide != "true" {
+		t.Errorf("wider than the screen: %s", w.eval("document.documentElement.scrollWidth"))
+	}
+	w.write("Site", "")
+	w.press("Go")
+	w.shows("You see this site", "201")
+}

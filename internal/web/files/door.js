@@ -19,6 +19,14 @@ export const token = () => sessionStorage.getItem(key) || "";
 export const setToken = (t) => sessionStorage.setItem(key, t.trim());
 export const forgetToken = () => sessionStorage.removeItem(key);
 
+// The site whose answers are wanted: "" is the box's own. Only who logged in by
+// name can ask another; what is of the box itself is never asked elsewhere.
+let elsewhere = "";
+export const site = () => elsewhere;
+export const setSite = (code) => { elsewhere = code; };
+const ofTheBox = /^\/(status|login|events)/;
+const asked = (path) => (elsewhere && !ofTheBox.test(path) ? path + (path.includes("?") ? "&" : "?") + "site=" + encodeURIComponent(elsewhere) : path);
+
 // Refused is the box's own word on why it did not do something (RFC 9457).
 export class Refused extends Error {
   constructor(status, detail) {
@@ -33,7 +41,7 @@ async function request(method, path, body, etag) {
   if (etag) headers["If-Match"] = etag;
   let res;
   try {
-    res = await fetch("/api/v1" + path, {
+    res = await fetch("/api/v1" + asked(path), {
       method, headers, body: body === undefined ? undefined : JSON.stringify(body),
       cache: "no-store", credentials: "omit",
     });

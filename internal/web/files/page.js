@@ -2,7 +2,7 @@
 // somebody is looking; merges as they happen. It asks this box only; no other
 // is woken by it.
 
-import { ask, el, forgetToken, get, setToken, takeToken, token, when } from "./door.js";
+import { ask, el, forgetToken, get, setSite, setToken, site, takeToken, token, when } from "./door.js";
 import { deaf, listen } from "./events.js";
 import { showStatus } from "./status.js";
 import { drawPhones } from "./phones.js";
@@ -103,7 +103,7 @@ async function look() {
     document.title = (s.warnings && s.warnings.length ? "(" + s.warnings.length + ") " : "") + id("title").textContent;
     id("asof").textContent = s.node.name + " · as of " + when(new Date().toISOString());
     id("part-status").replaceChildren(...showStatus(s));
-    if (part() === "calls") draw();
+    if (part() === "calls" && !site()) draw(); // another site is asked only when somebody asks
   } catch (err) {
     fail(err);
     page.lost = true;
@@ -117,6 +117,7 @@ function open() {
   if (!id("shop").hidden) return;
   id("login").hidden = true;
   id("shop").hidden = id("leave").hidden = false;
+  id("elsewhere").hidden = !token().startsWith("ccs_");
   draw();
 }
 
@@ -129,7 +130,8 @@ function logout() {
   for (const n of Object.keys(parts)) id("part-" + n).replaceChildren();
   id("title").textContent = document.title = "ccnode";
   id("asof").textContent = id("said").textContent = "";
-  id("said").hidden = id("shop").hidden = id("leave").hidden = true;
+  id("said").hidden = id("shop").hidden = id("leave").hidden = id("elsewhere").hidden = true;
+  go("");
   id("login").hidden = false;
   id("token").value = "";
   id("token").focus();
@@ -149,6 +151,30 @@ id("login").addEventListener("submit", (e) => {
     forgetToken();
     setToken((await ask("POST", "/login", { name, password: secret })).token);
     look();
+  });
+});
+// go turns the parts to a site; the box itself stays the one that is asked.
+function go(code) {
+  setSite(code);
+  id("site").value = code;
+  for (const n of Object.keys(parts)) if (n !== "status") id("part-" + n).replaceChildren();
+}
+
+id("elsewhere").addEventListener("submit", async (e) => {
+  e.preventDefault();
+  const code = id("site").value.trim();
+  await page.act(e.submitter, async () => {
+    const before = site();
+    setSite(code);
+    try {
+      await get("/site"); // whether it answers, and may be asked
+    } catch (err) {
+      setSite(before);
+      throw err;
+    }
+    go(code);
+    await draw();
+    page.said(code ? "You see site " + code + ". Changes are made there, in your name." : "You see this site.");
   });
 });
 id("leave").addEventListener("click", async () => {

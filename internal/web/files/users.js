@@ -66,9 +66,10 @@ async function edit(page, listed, into) {
   const change = (patch, done) => async () => {
     const now = await ask("PATCH", at("users", u.id), patch, u.etag);
     await page.redraw();
-    page.said(done);
+    page.said((now.waiting || []).length ? "Site " + u.site + " cannot be reached. The change is kept here and counts when it can." : done);
     return now;
   };
+  const waits = (u.waiting || []).map((w) => el("p", { class: "warning" }, "Waits for site " + u.site + ": " + w));
   const form = el("form", {
     submit: (e) => {
       e.preventDefault();
@@ -95,5 +96,6 @@ async function edit(page, listed, into) {
       seek(u.number);
       location.hash = "#changes";
     })));
-  into.replaceChildren(into.firstChild, form);
+  const age = freshness(u.asOf);
+  into.replaceChildren(into.firstChild, ...waits, ...(age ? [quiet(age)] : []), form);
 }
