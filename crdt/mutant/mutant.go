@@ -23,6 +23,13 @@ const (
 	Echo                  // a guest's echo is taken for a wish
 	Deaf                  // what a batch brings beyond its first change is dropped
 	XorPrint              // fingerprints are the sum of the ids without carry
+	RevokedStays          // a revoked node is a member as before
+	RegrantWins           // who is admitted again is a member again, whoever revoked it
+	PowersStay            // whom a revoked node admitted stays a member
+	KeepsForgotten        // also those whom the revocation keeps are none
+	Unfenced              // a proof that a node signed two changes under one dot means nothing
+	SameMachine           // no fresh actor when the disk is in another machine
+	HeldStays             // held changes are not judged again when trust moves
 	count
 )
 
@@ -36,5 +43,6 @@ func All() (out []Mutant) {
 
 func (m Mutant) String() string {
 	return [...]string{"none", "stamp order", "token ignored", "stale token", "no context", "skip disk", "ack unstored", "held forgotten",
-		"outbox volatile", "prune by clock", "rollback", "no doubt", "believing", "echo", "deaf", "xor print"}[m]
+		"outbox volatile", "prune by clock", "rollback", "no doubt", "believing", "echo", "deaf", "xor print",
+		"revoked stays", "regrant wins", "powers stay", "keeps forgotten", "unfenced", "same machine", "held stays"}[m]
 }

@@ -343,7 +343,7 @@ func (e *Engine) merge(t *turn) {
 		e.watchers.tell(n.scope, n.cells)
 	}
 	e.x.merged(t)
-	if len(trust) > 0 {
+	if len(trust) > 0 && !mutant.Is(mutant.HeldStays) {
 		e.judgeHeld = true
 		e.trustMoves++
 	}

@@ -9,6 +9,7 @@ import (
 	"sync"
 
 	"carrierclass.net/ccnode/crdt"
+	"carrierclass.net/ccnode/crdt/mutant"
 	"carrierclass.net/ccnode/internal/site"
 )
 
@@ -135,7 +136,7 @@ func (b *Book) Ever(n site.NodeID) *Grant {
 func (b *Book) MemberKey(pub ed25519.PublicKey) (*Grant, error) { return b.Member(NodeID(pub)) }
 
 func (b *Book) member(n site.NodeID) (best *Grant, err error) {
-	if r := b.revoked[n]; r != nil {
+	if r := b.revoked[n]; r != nil && !mutant.Is(mutant.RevokedStays) && !(mutant.Is(mutant.RegrantWins) && len(b.nodes[n]) > 1) {
 		return nil, fmt.Errorf("node %s: %w: %s", n, ErrRevoked, r.Reason)
 	}
 	if b.cheats[n] {
@@ -164,7 +165,7 @@ func (b *Book) member(n site.NodeID) (best *Grant, err error) {
 func (b *Book) void(g *Grant) error {
 	for g.Parent != (crdt.Ref{}) {
 		parent := b.grants[g.Parent]
-		if r := b.revoked[parent.Node()]; r != nil && !slices.Contains(r.Keeps, g.ID()) {
+		if r := b.revoked[parent.Node()]; r != nil && !mutant.Is(mutant.PowersStay) && (mutant.Is(mutant.KeepsForgotten) || !slices.Contains(r.Keeps, g.ID())) {
 			return fmt.Errorf("node %s: %w: its issuer %s was revoked", g.Node(), ErrRevoked, parent.Node())
 		}
 		g = parent

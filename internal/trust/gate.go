@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"carrierclass.net/ccnode/crdt"
+	"carrierclass.net/ccnode/crdt/mutant"
 	"carrierclass.net/ccnode/internal/site"
 )
 
@@ -172,7 +173,7 @@ func (b *Book) learn(w *crdt.Write, stamp crdt.Stamp, id crdt.ID) {
 	case TableAdmin:
 		b.learnAdmin(w, stamp)
 	case TableProof:
-		if n, err := b.checkProof(w); err == nil {
+		if n, err := b.checkProof(w); err == nil && !mutant.Is(mutant.Unfenced) {
 			b.mu.Lock()
 			b.cheats[n] = true
 			b.mu.Unlock()

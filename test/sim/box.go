@@ -17,7 +17,9 @@ import (
 	"carrierclass.net/ccnode/internal/disk"
 	"carrierclass.net/ccnode/internal/disk/disktest"
 	"carrierclass.net/ccnode/internal/replica"
+	"carrierclass.net/ccnode/internal/trust"
 	"carrierclass.net/ccnode/mesh"
+	"carrierclass.net/ccnode/mesh/overlay"
 )
 
 // A box is one node: its key, its disk, and, while it runs, its engine.
@@ -40,9 +42,16 @@ type box struct {
 	dialling  map[crdt.NodeID]bool
 	lost      map[[16]byte]bool
 	rewire    bool
-	fails     []byte        // its program fails on a change that contains this
-	known     []*box        // in a large world: whom it has to do with
-	armed     time.Duration // when the next Step is due; 0: none
+	readmit   bool              // who is a member may have changed
+	machine   string            // what it runs on
+	grant     *trust.Grant      // nil, as what follows, if the fleet was not founded
+	book      *trust.Book       // of this start
+	plan      *overlay.Plan     // of planned
+	planned   []overlay.Member  // by the book
+	pairs     [][2]*crdt.Change // under one dot, to be proven
+	fails     []byte            // its program fails on a change that contains this
+	known     []*box            // in a large world: whom it has to do with
+	armed     time.Duration     // when the next Step is due; 0: none
 	wake      uint64
 	unsynced  []byte        // under harm: what a power cut leaves
 	tokenless bool          // under harm: tabs are saved as if read now
@@ -54,7 +63,7 @@ type box struct {
 
 func newBox(w *world, i int, site [10]byte) *box {
 	seed := sha256.Sum256(binary.BigEndian.AppendUint64([]byte("box"), uint64(i)^w.seed<<20))
-	b := &box{w: w, index: i, site: site, key: ed25519.NewKeyFromSeed(seed[:]), lost: map[[16]byte]bool{}}
+	b := &box{w: w, index: i, site: site, key: ed25519.NewKeyFromSeed(seed[:]), machine: fmt.Sprint("machine ", i), lost: map[[16]byte]bool{}}
 	sum := sha256.Sum256(b.key.Public().(ed25519.PublicKey))
 	copy(b.id[:], sum[:])
 	copy(b.auth[:], sum[16:])
@@ -91,12 +100,17 @@ func (b *box) start() error {
 		store = w(b, store)
 	}
 	b.store = store
-	cfg := replica.Config{Node: b.id, Fleet: fleetID, Auth: b.auth, Sign: func(m []byte) []byte { return ed25519.Sign(b.key, m) },
-		Disk: store, Gate: gate{b.w}, Topo: topology{b}, Mesh: port{b}, Random: rand.NewChaCha8(seed), Log: b.w.story.With("box", b.index),
+	b.openBook()
+	cfg := replica.Config{Node: b.id, Fleet: b.w.fleet, Auth: b.auth, Sign: func(m []byte) []byte { return ed25519.Sign(b.key, m) },
+		Disk: store, Gate: gate{b}, Topo: topology{b}, Mesh: port{b}, Random: rand.NewChaCha8(seed), Log: b.w.story.With("box", b.index),
 		Now:  func() time.Time { return beginning.Add(b.w.now) },
 		Wall: func() time.Time { return beginning.Add(b.w.now + b.skew) }, Verify: b.w.verify, Decode: b.decode,
-		Equivocal:   func(c, _ *crdt.Change) { b.w.proofs[b] = c.Node },
-		LinkChanged: b.linkChanged, Machine: fmt.Sprint("machine ", b.index), Program: fmt.Sprintf("%q", b.fails)}
+		Equivocal: func(c, o *crdt.Change) {
+			b.w.proofs[b] = c.Node
+			b.pairs = append(b.pairs, [2]*crdt.Change{c, o})
+		},
+		TrustMoved: b.readTrust, Removal: b.removal,
+		LinkChanged: b.linkChanged, Machine: b.machine, Program: fmt.Sprintf("%q", b.fails)}
 	if base := b.base; base != nil {
 		b.base = nil
 		b.st, err = replica.NewStepperOn(cfg, base)
@@ -106,6 +120,7 @@ func (b *box) start() error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", b, err)
 	}
+	b.st.View(func(v replica.View) { b.readTrust(v, nil) })
 	b.after()
 	return nil
 }
@@ -171,6 +186,12 @@ func (b *box) linkChanged(ev mesh.Event) {
 
 // after does what the engine's owner does when something happened.
 func (b *box) after() {
+	if b.readmit {
+		b.expel()
+	}
+	if len(b.pairs) > 0 {
+		b.prove()
+	}
 	for b.rewire {
 		b.rewire = false
 		if err := b.st.Reconfigure(); err != nil && !errors.Is(err, replica.ErrReadOnly) {
@@ -199,10 +220,14 @@ func (b *box) after() {
 	})
 }
 
-// gate knows all boxes.
-type gate struct{ w *world }
+// gate knows all boxes, or those of the box's book.
+type gate struct{ *box }
 
 func (g gate) Key(c *crdt.Change) ([]byte, bool) {
+	if g.book != nil {
+		k, ok := g.book.Key(c)
+		return k, ok
+	}
 	b := g.w.byID[c.Node]
 	if b == nil || b.auth != c.Auth {
 		return nil, false
@@ -210,7 +235,12 @@ func (g gate) Key(c *crdt.Change) ([]byte, bool) {
 	return b.key.Public().(ed25519.PublicKey), true
 }
 
-func (g gate) Admit(c *crdt.Change, v replica.View) replica.Verdict { return g.w.judge(c, v) }
+func (g gate) Admit(c *crdt.Change, _ replica.View) replica.Verdict {
+	if g.book != nil {
+		return g.judge(c)
+	}
+	return replica.Verdict{}
+}
 
 // topology is what internal/node makes of the plan.
 type topology struct{ *box }
@@ -223,7 +253,7 @@ func (t topology) Holds(s crdt.Scope) bool {
 func (t topology) down(id [16]byte) bool { return t.lost[id] }
 
 func (t topology) Neighbours() (out []antientropy.Neighbour) {
-	p := t.w.plan
+	p := t.tree()
 	shared := map[crdt.NodeID][]crdt.Scope{}
 	for _, id := range p.Neighbours(t.id, t.down) {
 		shared[id] = []crdt.Scope{crdt.Trust, crdt.Fleet}
@@ -242,7 +272,7 @@ func (t topology) Neighbours() (out []antientropy.Neighbour) {
 		between(s, s)
 		pair = append(pair, crdt.SiteScope(s))
 	}
-	for _, o := range t.w.concern(t.box) {
+	for _, o := range t.members(t.w.concern(t.box)) {
 		n := antientropy.Neighbour{Peer: o.id, Shared: shared[o.id]}
 		switch {
 		case o.site == t.site:

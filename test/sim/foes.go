@@ -3,14 +3,12 @@ package main
 import (
 	"bytes"
 	"crypto/ed25519"
-	"errors"
 	"fmt"
 	"slices"
 	"strconv"
 	"time"
 
 	"carrierclass.net/ccnode/crdt"
-	"carrierclass.net/ccnode/internal/replica"
 )
 
 // Directed plays in which a box means harm, or is harmed by a change.
@@ -21,7 +19,7 @@ func (b *box) forge(record, value string, after time.Duration) *crdt.Change {
 	c := &crdt.Change{Scope: crdt.Fleet, Node: b.id, Actor: 0xe71, Auth: b.auth,
 		Stamp:  crdt.MakeStamp(beginning.Add(w.now).Add(after).UnixMilli(), 0),
 		Writes: []crdt.Write{{Table: 1, Record: record, Field: "f", Value: []byte(value)}}}
-	if err := crdt.Seal(c, fleetID, func(m []byte) []byte { return ed25519.Sign(b.key, m) }); err != nil {
+	if err := crdt.Seal(c, w.fleet, func(m []byte) []byte { return ed25519.Sign(b.key, m) }); err != nil {
 		panic(err) // the change is well formed
 	}
 	return c
@@ -133,119 +131,6 @@ func poisoned(w *world) bool {
 	sick.off(false)
 	if err := sick.start(); err != nil {
 		w.truth.fault("%v", err)
-	}
-	return true
-}
-
-// revokedAt is the record of the trust scope that ends a box's grant.
-func revokedAt(b *box) crdt.Cell {
-	return crdt.Cell{Scope: crdt.Trust, Table: 1, Record: "revoked " + b.String(), Field: "f"}
-}
-
-// revoked: a box's grant is ended while it is cut off and goes on writing. What it
-// wrote before stands everywhere; what it wrote after is nowhere but with itself.
-func revoked(w *world) bool {
-	if len(w.boxes) < 4 {
-		return false
-	}
-	judge, out := w.boxes[0], w.boxes[len(w.boxes)-1]
-	early := crdt.Cell{Scope: crdt.Fleet, Table: 1, Record: "early", Field: "f"}
-	late := crdt.Cell{Scope: crdt.Fleet, Table: 1, Record: "late", Field: "f"}
-	if err := out.write(early, nil); err != nil {
-		return false
-	}
-	before := w.writes
-	w.run(w.now + 10*minute)
-	w.cut(func(b *box) int {
-		if b == out {
-			return 1
-		}
-		return 0
-	})
-	w.run(w.now + minute)
-	w.outcast = out
-	w.put(judge, revokedAt(out), strconv.FormatInt(beginning.Add(w.now).UnixMilli(), 10))
-	w.run(w.now + 5*minute)
-	for i := range 5 {
-		w.put(out, late, fmt.Sprint(-i))
-	}
-	w.cut(func(*box) int { return 0 })
-	w.run(w.now + 30*minute)
-	for _, b := range w.boxes {
-		if b == out {
-			continue
-		}
-		if got := b.visible(late); len(got) > 0 {
-			w.truth.fault("%s shows what %s wrote after its grant was ended: %v", b, out, got)
-		}
-		if got := b.visible(early); !slices.Equal(got, []int{before}) {
-			w.truth.fault("%s does not show what %s wrote before its grant was ended, but %v", b, out, got)
-		}
-	}
-	held := 0
-	for _, b := range w.boxes {
-		if b != out {
-			held += b.st.Status().Held
-		}
-	}
-	if held == 0 {
-		w.truth.fault("nobody holds what %s wrote after its grant was ended", out)
-	}
-	return true
-}
-
-// judge is what a change's author may, by the trust scope.
-func (w *world) judge(c *crdt.Change, v replica.View) replica.Verdict {
-	o := w.byID[c.Node]
-	if w.outcast == nil || o == nil {
-		return replica.Verdict{}
-	}
-	for _, x := range v.Set(crdt.Trust).Versions(revokedAt(o)) {
-		if at, err := strconv.ParseInt(string(x.Value), 10, 64); err == nil && c.Stamp.Millis() >= at {
-			return replica.Verdict{Outcome: replica.Hold, Reason: "its grant was ended"}
-		}
-	}
-	return replica.Verdict{}
-}
-
-// copied: a box's disk is copied, and both run and write at one moment, apart from
-// each other. Nothing of either is lost, and whoever has both has the proof.
-func copied(w *world) bool {
-	if len(w.boxes) < 3 {
-		return false
-	}
-	a, b := w.boxes[0], w.boxes[len(w.boxes)-1]
-	w.cut(func(x *box) int { return x.index })
-	w.run(w.now + 2*minute)
-	c := newBox(w, b.index, b.site) // on no net: what it writes is carried by hand
-	c.medium.Restore(b.medium.Snapshot())
-	if err := c.start(); err != nil {
-		w.truth.fault("%v", err)
-		return true
-	}
-	w.run(w.now + minute)
-	cell := func(what string) crdt.Cell {
-		return crdt.Cell{Scope: crdt.Fleet, Table: 1, Record: what, Field: "f"}
-	}
-	if err := errors.Join(b.write(cell("original"), nil), c.write(cell("copy"), nil)); err != nil {
-		w.truth.fault("%v", err)
-		return true
-	}
-	raw := c.raw(c.last)
-	c.off(false)
-	if v, err := a.st.Take(raw); err != nil || v.Outcome != replica.Accept {
-		w.truth.fault("%s: %v, %v", a, v, err)
-	}
-	a.after()
-	if len(w.proofs) > 0 {
-		w.truth.fault("a proof of what nobody has: %v", w.proofs)
-	}
-	w.cut(func(*box) int { return 0 })
-	w.run(w.now + 20*minute)
-	for _, x := range w.boxes {
-		if w.proofs[x] != b.id {
-			w.truth.fault("%s has both changes of one name, and was not told who wrote them: %v", x, w.proofs[x])
-		}
 	}
 	return true
 }

@@ -16,7 +16,7 @@ func played(m mutant.Mutant) string {
 		fits := 0
 		for seed := uint64(0); seed < 300 && fits < 5; seed++ {
 			mutant.Planted = m
-			faults, fit := direct(seed, 2+int(seed)%11, p.play)
+			faults, fit := direct(seed, 2+int(seed)%11, p)
 			if !fit {
 				continue
 			}
@@ -24,7 +24,7 @@ func played(m mutant.Mutant) string {
 				continue
 			}
 			mutant.Planted = mutant.None
-			if well, _ := direct(seed, 2+int(seed)%11, p.play); len(well) == 0 {
+			if well, _ := direct(seed, 2+int(seed)%11, p); len(well) == 0 {
 				return p.what + ": " + faults[0]
 			}
 		}

@@ -64,11 +64,11 @@ func (p port) Dial(id mesh.PeerID) {
 	}
 	b.dialling[to.id] = true
 	life := b.life
-	fail := func() {
+	fail := func(why error) {
 		if b.life == life {
 			delete(b.dialling, to.id)
 			if b.links[to.id] == nil {
-				b.handle(mesh.Event{Kind: mesh.LinkDown, Peer: id, Err: errNoWay})
+				b.handle(mesh.Event{Kind: mesh.LinkDown, Peer: id, Err: why})
 			}
 		}
 	}
@@ -78,9 +78,11 @@ func (p port) Dial(id mesh.PeerID) {
 		case b.links[to.id] != nil: // it dialled us meanwhile
 			delete(b.dialling, to.id)
 		case to.st == nil && w.reaches(b, to):
-			fail() // nobody listens there
+			fail(errNoWay) // nobody listens there
+		case w.reaches(b, to) && !(b.admits(to) && to.admits(b)):
+			fail(errStranger)
 		case !w.reaches(b, to):
-			w.at(w.between(time.Second, 8*time.Second), fail) // a black hole
+			w.at(w.between(time.Second, 8*time.Second), func() { fail(errNoWay) }) // a black hole
 		default:
 			delete(b.dialling, to.id)
 			l := &link{ends: [2]*box{b, to}}

@@ -11,33 +11,50 @@ import (
 // A directed play is a schedule for one thing that chance rarely brings about. It says
 // whether the world's fleet was fit for it.
 type directed struct {
-	what string
-	play func(*world) bool
+	what    string
+	play    func(*world) bool
+	founded bool // by a root, with grants
 }
 
 var plays = []directed{
-	{"a change is carried by hand, without the one before it", carried},
-	{"an old image, a first contact, and two writes at once", witnessed},
-	{"an old image, and what it lost is with who has nothing to say", unasked},
-	{"a box was away for hours after it wrote", late},
-	{"a box was away, and others went round it", round},
-	{"a member hands one box changes whose ids cancel each other", cancelled},
-	{"one box's program fails on a change", poisoned},
-	{"a box writes on after its grant was ended", revoked},
-	{"a disk is copied, and both run", copied},
+	{"a change is carried by hand, without the one before it", carried, false},
+	{"an old image, a first contact, and two writes at once", witnessed, false},
+	{"an old image, and what it lost is with who has nothing to say", unasked, false},
+	{"a box was away for hours after it wrote", late, false},
+	{"a box was away, and others went round it", round, false},
+	{"a member hands one box changes whose ids cancel each other", cancelled, false},
+	{"one box's program fails on a change", poisoned, false},
+	{"a box is revoked, and writes on", revoked, true},
+	{"an issuer is revoked, and some of those whom it admitted are kept", kept, true},
+	{"a box is revoked on one side of a cut, and admitted again on the other", readmitted, true},
+	{"two issuers revoke each other", mutual, true},
+	{"a change comes before the grant of its author", early, true},
+	{"a disk is copied, and both run", copied, true},
+	{"a disk is copied into another machine, and both run", moved, true},
 }
 
 // direct plays a play and looks at what came out.
-func direct(seed uint64, nodes int, play func(*world) bool) (faults []string, fit bool) {
+func direct(seed uint64, nodes int, p directed) (faults []string, fit bool) {
 	w := newWorld(seed, nodes)
+	if p.founded {
+		if nodes < 4 {
+			return nil, false
+		}
+		if err := w.found(); err != nil {
+			return []string{err.Error()}, true
+		}
+	}
 	for _, b := range w.boxes {
 		if err := b.start(); err != nil {
 			return []string{err.Error()}, true
 		}
+		if p.founded && b.index == 0 {
+			w.enrol()
+		}
 		_ = b.write(anyCell(w), nil)
 	}
 	w.run(10 * minute)
-	if fit = play(w); !fit {
+	if fit = p.play(w); !fit {
 		return nil, false
 	}
 	w.cut(func(*box) int { return 0 })
@@ -58,7 +75,7 @@ func direct(seed uint64, nodes int, play func(*world) bool) (faults []string, fi
 // strangers looks whether an edit goes over links that nobody needs: of two boxes
 // that are no neighbours in the tree, and of different sites.
 func (w *world) strangers() {
-	if w.outcast != nil {
+	if len(w.out) > 0 {
 		return // it is in nobody's way that it does not have what others have
 	}
 	w.meter = map[[2]int]int64{}
@@ -67,7 +84,7 @@ func (w *world) strangers() {
 	for i, a := range w.boxes {
 		for j, b := range w.boxes[:i] {
 			near := func(a, b *box) bool {
-				return slices.Contains(w.plan.Neighbours(a.id, topology{a}.down), [16]byte(b.id))
+				return slices.Contains(a.tree().Neighbours(a.id, topology{a}.down), [16]byte(b.id))
 			}
 			if n := w.meter[[2]int{j, i}]; n > 0 && a.site != b.site && !near(a, b) && !near(b, a) {
 				w.truth.fault("%s and %s are no neighbours, and exchanged %d bytes over an edit", a, b, n)

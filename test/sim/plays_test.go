@@ -7,7 +7,7 @@ func TestPlays(t *testing.T) {
 	for _, p := range plays {
 		fits := 0
 		for seed := uint64(0); seed < 300 && fits < 5; seed++ {
-			faults, fit := direct(seed, 2+int(seed)%11, p.play)
+			faults, fit := direct(seed, 2+int(seed)%11, p)
 			if !fit {
 				continue
 			}

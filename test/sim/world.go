@@ -14,6 +14,7 @@ import (
 
 	"carrierclass.net/ccnode/crdt"
 	"carrierclass.net/ccnode/internal/disk"
+	"carrierclass.net/ccnode/internal/trust"
 	"carrierclass.net/ccnode/mesh/overlay"
 )
 
@@ -39,7 +40,9 @@ type world struct {
 	bytes    int64
 	trace    hash.Hash // of all that happened: equal for equal seeds
 	line     []byte
-	outcast  *box                 // whose grant was ended; nil: nobody's
+	fleet    crdt.FleetID
+	founding *trust.Founding      // nil: all boxes know each other for ever
+	out      map[*box]bool        // who is no member any more
 	proofs   map[*box]crdt.NodeID // who was told that a node wrote two changes under one name
 	large    bool
 	people   int               // in the directory that all began with
@@ -67,7 +70,7 @@ func newWorld(seed uint64, n int) *world { return newFleet(seed, n, n > manyBoxe
 // is large.
 func newFleet(seed uint64, n int, large bool) *world {
 	w := &world{seed: seed, large: large, rng: rand.New(rand.NewPCG(seed, 7)), byID: map[crdt.NodeID]*box{}, genuine: map[crdt.ID]bool{}, read: map[string]*crdt.Change{},
-		texts: map[string]string{}, proofs: map[*box]crdt.NodeID{}, keepers: map[[10]byte][10]byte{},
+		fleet: fleetID, out: map[*box]bool{}, texts: map[string]string{}, proofs: map[*box]crdt.NodeID{}, keepers: map[[10]byte][10]byte{},
 		trace: sha256.New(), groups: make([]int, n), truth: newTruth(), story: slog.New(slog.DiscardHandler)}
 	w.delay = time.Duration(1+w.rng.IntN(300)) * time.Millisecond
 	var members []overlay.Member
@@ -164,7 +167,7 @@ func (w *world) between(from, to time.Duration) time.Duration {
 func (w *world) verify(c *crdt.Change, pub []byte) bool {
 	ok, known := w.genuine[c.ID()]
 	if !known {
-		ok = c.Verify(fleetID, ed25519.PublicKey(pub))
+		ok = c.Verify(w.fleet, ed25519.PublicKey(pub))
 		w.genuine[c.ID()] = ok
 	}
 	return ok
