@@ -44,13 +44,31 @@ func userCommand(s *settings) *cobra.Command {
 	f.StringVar(&n.PIN, "pin", "", "voicemail PIN, 4 to 12 digits")
 	f.StringVar(&n.E164, "e164", "", "public number, such as +33472001201")
 
-	var deleted bool
+	var find api.UserSearch
 	list := &cobra.Command{
-		Use: "list", Short: "List users", Args: args(0, 0, "nothing more"),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			us, err := ask[[]api.User](cmd, s, http.MethodGet, fmt.Sprintf("/users?deleted=%t", deleted), nil)
+		Use: "list [TEXT]", Short: "List users, those of other sites as the directory has them", Args: args(0, 1, "a part of a name or a number"),
+		Example: "  ccnode user list\n  ccnode user list ana\n  ccnode user list --home 0017",
+		RunE: func(cmd *cobra.Command, a []string) error {
+			q := url.Values{"deleted": {fmt.Sprint(find.Deleted)}, "home": {find.Home}}
+			if len(a) > 0 {
+				q.Set("q", a[0])
+			}
+			cl, err := s.client()
 			if err != nil {
 				return err
+			}
+			us := []api.User{}
+			for {
+				var some []api.User
+				next, err := cl.Page(cmd.Context(), "/users?"+q.Encode(), &some)
+				if err != nil {
+					return err
+				}
+				us = append(us, some...)
+				if next == "" {
+					break
+				}
+				q.Set("after", next)
 			}
 			return s.show(us, func(t *table) {
 				t.row("NUMBER", "NAME", "SITE", "STATE", "HEARD", "ID")
@@ -60,7 +78,8 @@ func userCommand(s *settings) *cobra.Command {
 			})
 		},
 	}
-	list.Flags().BoolVar(&deleted, "deleted", false, "also those that were deleted and can be restored")
+	list.Flags().BoolVar(&find.Deleted, "deleted", false, "also those that were deleted and can be restored")
+	list.Flags().StringVar(&find.Home, "home", "", "code of a site: its users only")
 
 	get := &cobra.Command{
 		Use: "get USER", Short: "Show one user", Args: args(1, 1, "a number, name or id"),

@@ -14,7 +14,8 @@ import (
 type Backend interface {
 	Status(ctx context.Context) Status
 
-	Users(ctx context.Context, deleted bool) ([]User, error)
+	// Users finds users; next is After of those that follow, "" if none do.
+	Users(ctx context.Context, q UserSearch) (us []User, next string, err error)
 	User(ctx context.Context, who string) (User, error) // number, extension, name or id
 	CreateUser(ctx context.Context, by string, n NewUser) (User, error)
 	PatchUser(ctx context.Context, by, who, etag string, p UserPatch) (User, error)

@@ -67,6 +67,19 @@ func (c *Client) Do(ctx context.Context, method, path string, in, out any, etag 
 	return nil
 }
 
+// Page is Do for a GET of a list; next asks for what follows, "" if nothing does.
+func (c *Client) Page(ctx context.Context, path string, out any) (next string, err error) {
+	r, err := c.send(ctx, http.MethodGet, path, nil, "")
+	if err != nil {
+		return "", err
+	}
+	defer r.Body.Close()
+	if err := json.NewDecoder(r.Body).Decode(out); err != nil {
+		return "", fmt.Errorf("read the answer of GET %s: %w", path, err)
+	}
+	return r.Header.Get("Ccnode-Next"), nil
+}
+
 // Stream sends a GET and returns the body; the caller closes it.
 func (c *Client) Stream(ctx context.Context, path string) (io.ReadCloser, error) {
 	r, err := c.send(ctx, http.MethodGet, path, nil, "")

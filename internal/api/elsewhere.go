@@ -78,7 +78,7 @@ func elsewhere(h huma.API, b Backend, ctx huma.Context) bool {
 		return true
 	}
 	defer answer.Body.Close()
-	for _, k := range []string{"Content-Type", "ETag", "Content-Disposition"} {
+	for _, k := range []string{"Content-Type", "ETag", "Content-Disposition", "Ccnode-Next"} {
 		if v := answer.Header.Get(k); v != "" {
 			ctx.SetHeader(k, v)
 		}

@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"slices"
 	"strings"
 	"time"
 
@@ -247,14 +246,19 @@ func register(h huma.API, b Backend) {
 		})
 
 	huma.Register(h, op("list-users", get, "/users", "Users of the fleet", "users"),
-		func(ctx context.Context, in *struct {
-			Deleted bool `query:"deleted" doc:"Also those that were deleted and can be restored"`
-		}) (*body[[]User], error) {
-			us, err := b.Users(ctx, in.Deleted)
+		func(ctx context.Context, in *UserSearch) (*struct {
+			Next string `header:"Ccnode-Next" doc:"Send it as after for those that follow; absent if none do"`
+			Body []User
+		}, error) {
+			q := *in
 			if ctx.Value(forwardedKey{}) != nil { // the directory is everywhere
-				us = slices.DeleteFunc(us, func(u User) bool { return !u.AsOf.Here })
+				q.own = true
 			}
-			return &body[[]User]{us}, problem(err)
+			us, next, err := b.Users(ctx, q)
+			return &struct {
+				Next string `header:"Ccnode-Next" doc:"Send it as after for those that follow; absent if none do"`
+				Body []User
+			}{next, us}, problem(err)
 		})
 	create := op("create-user", post, "/users", "Create a user and a phone's log-in", "users")
 	create.DefaultStatus = http.StatusCreated

@@ -184,6 +184,23 @@ type Device struct {
 	Servers  []string      `json:"servers,omitempty" doc:"Both nodes of the site, for the phone's two server fields"`
 }
 
+// MaxUsers is how many users one answer lists at most.
+const MaxUsers = 10_000
+
+// UserSearch asks for a part of the directory.
+type UserSearch struct {
+	Text    string `query:"q" doc:"In a name or a number" maxLength:"120"`
+	Home    string `query:"home" doc:"Code of a site, or here: its users only" maxLength:"16"`
+	Deleted bool   `query:"deleted" doc:"Also those that were deleted and can be restored"`
+	After   string `query:"after" doc:"Those that follow: what Ccnode-Next said" maxLength:"64"`
+	Limit   int    `query:"limit" doc:"At most so many" minimum:"1" maximum:"10000" default:"10000"`
+
+	own bool
+}
+
+// Own says that another box asks for an administrator: of this site only.
+func (q UserSearch) Own() bool { return q.own }
+
 // NewUser asks for a user.
 type NewUser struct {
 	Number   string `json:"number" doc:"Extension (this site's) or full number" minLength:"1" maxLength:"24"`

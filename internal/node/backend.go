@@ -242,10 +242,14 @@ func (n *Node) apiUser(u state.User) api.User { return n.userOf(n.state, u) }
 
 // userOf shows a user of the site whose state st is.
 func (n *Node) userOf(st *state.State, u state.User) api.User {
+	return n.userAsOf(st, u, n.fresh(u.Site))
+}
+
+func (n *Node) userAsOf(st *state.State, u state.User, as api.Freshness) api.User {
 	x, _ := n.state.Site(u.Site)
 	out := api.User{ID: u.ID, Number: u.Number, Extension: u.Extension, Name: u.Name, Site: x.Code, E164: u.E164, Disabled: u.Disabled, Deleted: u.Deleted,
 		ForwardAll: u.ForwardAll, ForwardBusy: u.OnBusy, ForwardNoAnswer: u.OnNoAnswer, ForwardOffline: u.OnOffline, DoNotDisturb: u.DND, AlwaysPIN: u.AlwaysPIN, Class: u.Class,
-		RingSeconds: int(u.Ring / time.Second), HasPIN: u.HasPIN, AsOf: n.fresh(u.Site), ETag: u.ETag}
+		RingSeconds: int(u.Ring / time.Second), HasPIN: u.HasPIN, AsOf: as, ETag: u.ETag}
 	for _, c := range u.Clash {
 		out.Clash = append(out.Clash, c.String())
 	}
@@ -267,13 +271,34 @@ func (n *Node) userOf(st *state.State, u state.User) api.User {
 	return out
 }
 
-func (b *backend) Users(_ context.Context, deleted bool) ([]api.User, error) {
-	us := b.n.state.Users(deleted)
-	out := make([]api.User, 0, len(us))
-	for _, u := range us {
-		out = append(out, b.n.apiUser(u))
+func (b *backend) Users(_ context.Context, q api.UserSearch) (out []api.User, next string, err error) {
+	n := b.n
+	x := state.Search{Text: q.Text, Deleted: q.Deleted, After: q.After, Limit: min(cmp.Or(max(q.Limit, 0), api.MaxUsers), api.MaxUsers)}
+	switch {
+	case q.Own(), q.Home == "here":
+		x.Home = n.member.Site
+	case q.Home != "":
+		s, ok := n.state.SiteByCode(q.Home)
+		if !ok {
+			return nil, "", api.NotFound(fmt.Sprintf("there is no site %q", q.Home), "\"ccnode status\" shows codes")
+		}
+		x.Home = s.ID
 	}
-	return out, nil
+	us, more := n.state.Search(x)
+	out = make([]api.User, 0, len(us))
+	as := map[site.ID]api.Freshness{}
+	for _, u := range us {
+		f, ok := as[u.Site]
+		if !ok {
+			f = n.fresh(u.Site)
+			as[u.Site] = f
+		}
+		out = append(out, n.userAsOf(n.state, u, f))
+	}
+	if more {
+		next = us[len(us)-1].Key()
+	}
+	return out, next, nil
 }
 
 // find takes what a person typed.

@@ -241,7 +241,7 @@ func passwordOf(name string) string { return "Secret-of-" + name + "-8f3a" }
 
 // knows says whether the user called name is in the directory of this node.
 func (b *box) knows(name string) bool {
-	us, err := b.back.Users(context.Background(), false)
+	us, _, err := b.back.Users(context.Background(), api.UserSearch{})
 	if err != nil {
 		return false
 	}

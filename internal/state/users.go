@@ -1,10 +1,7 @@
 package state
 
 import (
-	"bytes"
-	"cmp"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -122,25 +119,9 @@ func (s *State) deviceOf(d *device) Device {
 	return out
 }
 
-// Users lists the whole directory, by number: own users in full, those of other
-// sites as the directory has them; deleted own ones if asked for.
+// Users lists the whole directory, by number; deleted own ones if asked for.
 func (s *State) Users(deleted bool) []User {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	out := make([]User, 0, len(s.ix.entries)+len(s.ix.users))
-	for _, u := range s.ix.users {
-		if !u.Deleted || deleted {
-			out = append(out, s.dress(*u))
-		}
-	}
-	for _, e := range s.ix.entries {
-		if s.ix.users[e.User] == nil {
-			out = append(out, s.dress(e.user()))
-		}
-	}
-	slices.SortFunc(out, func(a, b User) int {
-		return cmp.Or(strings.Compare(a.Number, b.Number), bytes.Compare(a.ID[:], b.ID[:]))
-	})
+	out, _ := s.Search(Search{Deleted: deleted})
 	return out
 }
 

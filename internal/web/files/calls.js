@@ -21,7 +21,7 @@ let mailbox = "";
 const lent = new Set(); // addresses of fetched recordings
 
 export async function drawVoicemail(page) {
-  const users = await get("/users");
+  const users = await get("/users?home=here");
   for (const url of lent) URL.revokeObjectURL(url);
   lent.clear();
   if (!users.some((u) => u.id === mailbox)) mailbox = users.length ? users[0].id : "";

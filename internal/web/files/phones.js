@@ -6,7 +6,7 @@ import { ask, card, el, get, heading, p, quiet, when } from "./door.js";
 const vendors = ["yealink", "snom", "snom-m", "gigaset", "ht8xx", "akuvox"];
 
 export async function drawPhones(page) {
-  const [phones, seen, users, open] = await Promise.all([get("/phones"), get("/phones/seen"), get("/users"), get("/phones/window")]);
+  const [phones, seen, users, open] = await Promise.all([get("/phones"), get("/phones/seen"), get("/users?home=here"), get("/phones/window")]);
   const whose = new Map(); // device id to user
   for (const u of users) for (const d of u.devices || []) whose.set(d.id, u);
 

@@ -5,18 +5,27 @@ import { seek } from "./changes.js";
 
 const forwards = [["forwardAll", "Forward all calls to"], ["forwardBusy", "When busy, to"], ["forwardNoAnswer", "When nobody answers, to"], ["forwardOffline", "When no phone is on, to"]];
 
+const most = 200;
+
 export async function drawUsers(page) {
-  const users = await get("/users");
-  const list = el("div", null);
-  const fill = (text) => {
-    const t = text.toLowerCase();
-    list.replaceChildren(...users.filter((u) => [u.name, u.number, u.extension, u.e164 || ""].some((x) => x.toLowerCase().includes(t))).slice(0, 200).map((u) => user(page, u)));
-    if (!list.firstChild) list.append(quiet("None."));
+  const list = el("div", null), note = quiet("");
+  let asked = 0;
+  const fill = async (text) => {
+    const mine = ++asked;
+    const users = await get("/users?limit=" + most + "&q=" + encodeURIComponent(text));
+    if (mine !== asked) return; // a later one is on its way
+    list.replaceChildren(...users.map((u) => user(page, u)));
+    if (!users.length) list.append(quiet("None."));
+    note.textContent = users.length < most ? "" : "The first " + most + "; type to find the others.";
   };
-  fill("");
+  await fill("");
+  let wait = 0;
+  const type = (e) => {
+    clearTimeout(wait);
+    wait = setTimeout(() => page.act(null, () => fill(e.target.value)), 150);
+  };
   return [heading("A new user"), create(page), heading("Users"),
-    el("label", null, "Find by name or number", el("input", { type: "search", input: (e) => fill(e.target.value) })),
-    users.length > 200 ? quiet("The first 200 of " + users.length + "; type to find the others.") : null, list].filter(Boolean);
+    el("label", null, "Find by name or number", el("input", { type: "search", input: type })), note, list];
 }
 
 function create(page) {
