@@ -234,7 +234,30 @@ func openGuarded(o badger.Options) (db *badger.DB, err error) {
 	if err := check(o.Dir); err != nil {
 		return nil, err
 	}
+	if err := removeUnbegun(o.Dir); err != nil {
+		return nil, err
+	}
 	return badger.Open(o)
+}
+
+// removeUnbegun removes the newest log of each kind if it is empty: the process
+// ended, or the power went, between its making and its first byte. Badger refuses
+// such a file (memtable.go, openMemTables; value.go, open).
+func removeUnbegun(dir string) error {
+	for _, kind := range []string{"*.mem", "*.vlog"} {
+		logs, err := filepath.Glob(filepath.Join(dir, kind)) // sorted; their numbers have leading zeros
+		if err != nil || len(logs) == 0 {
+			continue
+		}
+		newest := logs[len(logs)-1]
+		if st, err := os.Stat(newest); err != nil || st.Size() > 0 {
+			continue
+		}
+		if err := os.Remove(newest); err != nil {
+			return fmt.Errorf("remove a log that was not begun: %w", err)
+		}
+	}
+	return nil
 }
 
 // setAside moves the damaged store out of the way and copies what can be read.

@@ -315,3 +315,32 @@ func TestCrashLoopIsTakenForDamage(t *testing.T) {
 		t.Fatalf("%d values, damage %v", n, s.Damage())
 	}
 }
+
+// TestStartsWithALogThatWasNotBegun: the process ended, or the power went, between
+// the making of a log's file and its first byte. Badger refuses that file.
+func TestStartsWithALogThatWasNotBegun(t *testing.T) {
+	for _, name := range []string{"00077.mem", "000077.vlog"} {
+		r := newRig(t)
+		s, err := r.Open()
+		if err != nil {
+			t.Fatal(err)
+		}
+		commit(t, s, "a", []byte("1"))
+		s.Close()
+		logs, err := filepath.Glob(filepath.Join(r.opts.Dir, "*", "*.vlog"))
+		if err != nil || len(logs) == 0 {
+			t.Fatalf("where the logs are is not known: %v, %v", logs, err)
+		}
+		if err := os.WriteFile(filepath.Join(filepath.Dir(logs[0]), name), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if s, err = r.Open(); err != nil {
+			t.Errorf("with an empty %s: %v", name, err)
+			continue
+		}
+		if n := count(t, s); n != 1 {
+			t.Errorf("with an empty %s: %d values", name, n)
+		}
+		s.Close()
+	}
+}
