@@ -21,6 +21,21 @@ func long[T any](short, long T) T {
 	return short
 }
 
+// watched is for how long silence is watched: as CCNODE_WINDOW says (1h), else
+// like long.
+func watched(t *testing.T, short, long_ time.Duration) time.Duration {
+	t.Helper()
+	text := os.Getenv("CCNODE_WINDOW")
+	if text == "" {
+		return long(short, long_)
+	}
+	d, err := time.ParseDuration(text)
+	if err != nil {
+		t.Fatalf("CCNODE_WINDOW=%s: %v", text, err)
+	}
+	return d
+}
+
 // found starts a node that founds the fleet shops.example with site 0001.
 func found(l *labkit.Lab, site, name string) *labkit.Node {
 	l.T.Helper()

@@ -33,7 +33,7 @@ func TestRedial(t *testing.T) {
 		t.Errorf("nothing is owed, and %+v was sent", d)
 	}
 	a1.Must("site", "set", "--name", "Lyon")
-	window := long(130*time.Second, 3600*time.Second)
+	window := watched(t, 130*time.Second, 3600*time.Second)
 	start, last, seen := time.Now(), time.Time{}, int64(0)
 	var attempts []int64
 	for time.Since(start) < window {
