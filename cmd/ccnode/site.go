@@ -24,6 +24,9 @@ func siteCommand(s *settings) *cobra.Command {
 			t.row("number", dash(x.Number))
 			t.row("emergency", strings.Join(x.Emergency, ", "))
 			t.row("visitors", "other sites know its telephones for "+x.VisitorsFor)
+			if x.ThinLine {
+				t.row("line", "thin: what other sites tell each other does not go over it")
+			}
 			t.row("also kept at", dash(strings.Join(x.AlsoAt, ", ")))
 		})
 	}
@@ -48,6 +51,7 @@ func siteCommand(s *settings) *cobra.Command {
 	}
 	emergency := f.StringSlice("emergency", nil, "numbers that are never refused, all of them")
 	also := f.StringSlice("also-at", nil, "codes of sites that keep this one's state, and its keys, beside its stand-in; \"\" for none")
+	thin := f.Bool("thin-line", false, "what other sites tell each other does not go over this site's line")
 	set.RunE = func(cmd *cobra.Command, _ []string) error {
 		any := false
 		for name, v := range values {
@@ -57,6 +61,9 @@ func siteCommand(s *settings) *cobra.Command {
 		}
 		if f.Changed("emergency") {
 			p.Emergency, any = emergency, true
+		}
+		if f.Changed("thin-line") {
+			p.ThinLine, any = thin, true
 		}
 		if f.Changed("also-at") {
 			p.AlsoAt, any = also, true

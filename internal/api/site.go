@@ -22,6 +22,7 @@ type SiteSettings struct {
 	Number          string   `json:"number,omitempty" doc:"E.164: other sites call it over a trunk of theirs when this one cannot be reached"`
 	Emergency       []string `json:"emergency" doc:"Numbers that are never refused"`
 	VisitorsFor     string   `json:"visitorsFor" doc:"How long another site may know a telephone of this one without asking again"`
+	ThinLine        bool     `json:"thinLine" doc:"What other sites tell each other is not carried over its line"`
 	AlsoAt          []string `json:"alsoAt" doc:"Codes of sites that keep this one's state beside its stand-in"`
 }
 
@@ -36,6 +37,7 @@ type SitePatch struct {
 	Number      *string   `json:"number,omitempty" maxLength:"16"`
 	Emergency   *[]string `json:"emergency,omitempty" minItems:"1" maxItems:"20"`
 	VisitorsFor *string   `json:"visitorsFor,omitempty" maxLength:"20" doc:"1m to 168h, such as 12h"`
+	ThinLine    *bool     `json:"thinLine,omitempty" doc:"For a line of 64 kbit/s or so beside faster ones"`
 	AlsoAt      *[]string `json:"alsoAt,omitempty" maxItems:"8" doc:"Codes; their boxes are given this site's keys, too"`
 }
 

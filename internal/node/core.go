@@ -199,6 +199,8 @@ func (n *Node) planOf(members []*trust.Grant) *overlay.Plan {
 		id := g.Node()
 		class := overlay.Plain
 		switch {
+		case n.thin(g.Site):
+			class = overlay.Leaf
 		case g.Rights&trust.Relay != 0:
 			class = overlay.Inner
 		case n.hidden(id):
@@ -212,6 +214,15 @@ func (n *Node) planOf(members []*trust.Grant) *overlay.Plan {
 		n.plan, n.planned, n.planAt = overlay.New(all), all, n.now()
 	}
 	return n.plan
+}
+
+// thin says whether people said of a site that its line is.
+func (n *Node) thin(id site.ID) bool {
+	if n.state == nil {
+		return false
+	}
+	x, _ := n.state.Site(id)
+	return x.Thin
 }
 
 // hidden says whether a node has told all that it cannot be dialled. It reads

@@ -205,7 +205,7 @@ func (b *backend) Site(context.Context) (api.SiteSettings, error) {
 		also = append(also, cmp.Or(other.Code, id.String()))
 	}
 	return api.SiteSettings{Code: x.Code, AlsoAt: also, VisitorsFor: x.VisitorsFor.String(), Name: x.Name, ExtensionDigits: x.ExtLen, Access: x.Access, Outside: x.Outside, Country: x.Country,
-		National: x.National, Abroad: x.Abroad, Number: x.Number, Emergency: x.Emergency}, nil
+		National: x.National, Abroad: x.Abroad, Number: x.Number, Emergency: x.Emergency, ThinLine: x.Thin}, nil
 }
 
 func (b *backend) PatchSite(ctx context.Context, by string, p api.SitePatch) (api.SiteSettings, error) {
@@ -225,6 +225,9 @@ func (b *backend) PatchSite(ctx context.Context, by string, p api.SitePatch) (ap
 			}
 		}
 		x.Emergency = *p.Emergency
+	}
+	if p.ThinLine != nil {
+		x.Thin = *p.ThinLine
 	}
 	if p.VisitorsFor != nil {
 		d, err := time.ParseDuration(*p.VisitorsFor)

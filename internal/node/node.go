@@ -393,11 +393,11 @@ func (n *Node) openState(ctx context.Context, cancel context.CancelCauseFunc, ro
 	own := string(n.member.Site[:])
 	cancelWatch := n.engine.Watch(func(scope crdt.Scope, cells []crdt.Cell) {
 		for _, c := range cells {
-			if c.Table == trust.TableKeeper && scope != crdt.Trust && scope != crdt.Fleet || c.Table == state.TableSite && scope == crdt.Fleet && c.Record == own {
+			if c.Table == trust.TableKeeper && scope != crdt.Trust && scope != crdt.Fleet || c.Table == state.TableSite && scope == crdt.Fleet && c.Record == own && !state.ThinLine(c) {
 				n.stirExchange()
 				continue
 			}
-			if scope == crdt.Trust || (scope == crdt.Fleet && c.Table == state.TableNode) {
+			if scope == crdt.Trust || scope == crdt.Fleet && (c.Table == state.TableNode || state.ThinLine(c)) {
 				n.moved(ctx)
 				n.sharePair()
 				return

@@ -34,6 +34,13 @@ type Site struct {
 	VisitorsFor time.Duration
 
 	AlsoAt []site.ID // sites that keep this one's state beside its stand-in, by policy
+
+	Thin bool // its line is thin: what others tell each other is not carried over it
+}
+
+// ThinLine says that a change of a cell may alter who carries for whom.
+func ThinLine(c crdt.Cell) bool {
+	return c.Table == TableSite && (c.Field == siteThin || c.Field == "")
 }
 
 // How long a visited site may know a telephone without asking its home: a
@@ -87,6 +94,7 @@ func (s *State) indexSite(r reader) {
 	if x.VisitorsFor < MinVisitorsFor {
 		x.VisitorsFor = DefaultVisitorsFor
 	}
+	x.Thin = r.truth(siteThin)
 	var also [][]byte
 	unmarshal(r.bytes(siteAlsoAt), &also)
 	for _, b := range also {
@@ -336,6 +344,9 @@ func (s *State) PutSite(ctx context.Context, by string, x Site) (Site, error) {
 	}
 	if old, _ := s.Site(x.ID); x.VisitorsFor != DefaultVisitorsFor || old.VisitorsFor != 0 && old.VisitorsFor != DefaultVisitorsFor {
 		f[siteVisitors] = intValue(int(x.VisitorsFor / time.Second))
+	}
+	if old, _ := s.Site(x.ID); x.Thin || old.Thin {
+		f[siteThin] = boolValue(x.Thin)
 	}
 	if len(x.AlsoAt) > MaxAlsoAt {
 		return x, fmt.Errorf("site %s: %w: kept at %d other sites; at most %d", x.Code, ErrInvalid, len(x.AlsoAt), MaxAlsoAt)

@@ -52,6 +52,7 @@ const (
 	siteNumber    = "\x0a"
 	siteAlsoAt    = "\x0b"
 	siteVisitors  = "\x0c"
+	siteThin      = "\x0d"
 
 	dirEntry = "\x01"
 
@@ -128,7 +129,7 @@ var schema = map[uint16]table{
 	TablePlacement: {"feature", map[string]field{placeName: {name: "name"}, placeKind: {name: "placed"}, placeURI: {name: "address"}}},
 	TableSite: {"site", map[string]field{siteCode: {name: "code"}, siteName: {name: "name"}, siteExtLen: {name: "extension length"},
 		siteAccess: {name: "inter-site digit"}, siteOutside: {name: "outside digit"}, siteCountry: {name: "country code"},
-		siteNational: {name: "national prefix"}, siteAbroad: {name: "international prefix"}, siteEmergency: {name: "emergency numbers"}, siteNumber: {name: "public number"}, siteAlsoAt: {name: "also kept at"}, siteVisitors: {name: "visitors known for"}}},
+		siteNational: {name: "national prefix"}, siteAbroad: {name: "international prefix"}, siteEmergency: {name: "emergency numbers"}, siteNumber: {name: "public number"}, siteAlsoAt: {name: "also kept at"}, siteVisitors: {name: "visitors known for"}, siteThin: {name: "thin line"}}},
 	TableDirectory: {"directory", map[string]field{dirEntry: {name: "entry", policy: Derived}}},
 	TableService:   {"directory", map[string]field{dirEntry: {name: "entry", policy: Derived}}},
 	TableRoam:      {"roaming", map[string]field{roamAt: {name: "visited site", policy: Derived}}},
