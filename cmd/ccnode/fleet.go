@@ -44,6 +44,9 @@ func statusRows(t *table, st api.Status) {
 		t.row("peer", p.Name, why, "heard "+ago(p.Heard), fmt.Sprintf("owed %d", p.Owed))
 	}
 	t.row("owed", fmt.Sprintf("%d changes to %d peers", st.Owed.Changes, st.Owed.Peers), fmt.Sprintf("outbox %d", st.Owed.Outbox), fmt.Sprintf("recordings %d", st.Owed.Blobs))
+	for _, x := range st.Owed.Sites {
+		t.row("waits", fmt.Sprintf("%d changes for site %s", x.Changes, x.Site), "since "+moment(x.Since))
+	}
 	if k := st.Node.RecordingsKbit; k > 0 {
 		t.row("recordings", fmt.Sprintf("at most %d kbit/s to another site", k))
 	}

@@ -126,6 +126,15 @@ type Owed struct {
 	Peers   int `json:"peers" doc:"Neighbours that are owed something"`
 	Outbox  int `json:"outbox" doc:"Written here for other sites, not yet at one of their nodes"`
 	Blobs   int `json:"blobs" doc:"Recordings on their way"`
+
+	Sites []OwedSite `json:"sites,omitempty" doc:"Whom the outbox is for"`
+}
+
+// OwedSite is another site that changes of this box wait for.
+type OwedSite struct {
+	Site    string    `json:"site"`
+	Changes int       `json:"changes"`
+	Since   time.Time `json:"since" doc:"When the oldest was written"`
 }
 
 // Only says how much exists on this box alone (law 2: what only one box holds dies with it).

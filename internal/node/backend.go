@@ -87,6 +87,7 @@ func (b *backend) Status(context.Context) api.Status {
 	if sp, err := n.store.Space(); err == nil {
 		out.Node.DiskFree = sp.Free
 	}
+	out.Owed.Sites = n.outboxSites()
 	for _, h := range n.engine.Held() {
 		out.Waiting++
 		if n.alone(h) {

@@ -93,7 +93,9 @@ func TestWhoMayAskElsewhere(t *testing.T) {
 		t.Errorf("a site that is neither here nor kept here: %d %s", code, text)
 	}
 	// c keeps a's state: it shows a's users, and changes none.
-	until(t, "c keeps a's state", func() bool { return c.n.kept.state(a.n.member.Site) != nil && c.n.kept.state(a.n.member.Site).Own().Code != "" })
+	until(t, "c keeps a's state", func() bool {
+		return c.n.kept.state(a.n.member.Site) != nil && c.n.kept.state(a.n.member.Site).Own().Code != ""
+	})
 	own := elsewhereHead{a.n.member.Site, ann.Bytes()}
 	ana, err := a.n.state.Find("201")
 	if err != nil {

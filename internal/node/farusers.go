@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -177,6 +178,26 @@ func (n *Node) outgoing(of site.ID, rec site.RecordID) (out []*crdt.Change) {
 				break
 			}
 		}
+	}
+	return out
+}
+
+// outboxSites says whom the outbox is for, the longest waiting first.
+func (n *Node) outboxSites() (out []api.OwedSite) {
+	at := map[crdt.Scope]int{}
+	for _, c := range n.engine.Outgoing("") { // the oldest first
+		i, ok := at[c.Scope]
+		if !ok {
+			i = len(out)
+			at[c.Scope] = i
+			code := c.Scope.String()
+			if id, ok := c.Scope.Site(); ok {
+				x, _ := n.state.Site(id)
+				code = cmp.Or(x.Code, site.ID(id).String())
+			}
+			out = append(out, api.OwedSite{Site: code, Since: time.UnixMilli(c.Stamp.Millis()).UTC()})
+		}
+		out[i].Changes++
 	}
 	return out
 }

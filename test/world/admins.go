@@ -135,3 +135,19 @@ func (w *World) rename(said string) string {
 	}
 	return said
 }
+
+func (w *World) owes(args []string) (out []string, err error) {
+	b, args, err := w.at(args)
+	if err == nil && len(args) > 0 {
+		err = errors.New("write it like: owes at A")
+	}
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := within(time.Second)
+	defer cancel()
+	for _, x := range b.api.Status(ctx).Owed.Sites {
+		out = append(out, fmt.Sprintf("%s: %d changes wait for site %s since %s", b.name, x.Changes, x.Site, x.Since.Format("15:04")))
+	}
+	return out, nil
+}

@@ -24,6 +24,7 @@ func init() {
 		"start":     (*World).restart,   // start A-b: switches on
 		"share":     (*World).share,     // share 60: changes of a scope that one box may have others keep; said before fleet
 		"crowd":     (*World).crowd,     // crowd 80 at C: users without telephones
+		"owes":      (*World).owes,      // owes at A: for which sites changes wait there
 		"held":      (*World).heldBack,  // held at A: whose changes wait there, and for what
 		"alike":     (*World).alike,     // alike A B: whether they have the same of what all hold
 		"restart":   (*World).restart,   // restart A: off in order if it is on, and on

@@ -40,7 +40,7 @@ export function showStatus(s) {
   const o = s.owed;
   const owed = [
     o.changes && many(o.changes, "change") + " not acknowledged by " + many(o.peers, "neighbour"),
-    o.outbox && many(o.outbox, "change") + " written here for other shops",
+    o.outbox && many(o.outbox, "change") + " written here for other shops" + ((o.sites || []).length ? " (" + o.sites.slice(0, 5).map((x) => x.changes + " for " + x.site + " since " + when(x.since)).join(", ") + ")" : ""),
     o.blobs && many(o.blobs, "recording") + " on the way",
     s.heldTotal && many(s.heldTotal, "change") + " waiting for trust or time",
   ].filter(Boolean);
