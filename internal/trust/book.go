@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"crypto/ed25519"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 
@@ -30,6 +31,9 @@ type Book struct {
 	nodes   map[site.NodeID][]*Grant
 	revoked map[site.NodeID]*Revocation
 	cheats  map[site.NodeID]bool
+	all     []Standing      // what Standings answers; nil: something moved since
+	waiting map[string]bool // records of grants in the set whose issuer is unknown
+	looked  int             // how many grants there were when all other tables were read
 
 	admins    map[AdminID]*Admin
 	adminsOut map[AdminID]crdt.Stamp // when each was revoked, at first
@@ -73,7 +77,7 @@ func (b *Book) add(g *Grant) error {
 	if depth > MaxChain {
 		return fmt.Errorf("grant of node %s: %w: %d grants up to the root, at most %d", g.Node(), ErrChain, depth, MaxChain)
 	}
-	b.grants[id], b.depth[id] = g, depth
+	b.grants[id], b.depth[id], b.all = g, depth, nil
 	b.nodes[g.Node()] = append(b.nodes[g.Node()], g)
 	return nil
 }
@@ -181,27 +185,36 @@ type Standing struct {
 }
 
 // Standings lists every node that was ever admitted, by node id.
-func (b *Book) Standings() []Standing {
+func (b *Book) Standings() []Standing { return slices.Clone(b.standings()) }
+
+// standings are computed once for each state of the book: a fleet has 30,000
+// nodes, and each look at the exchange asks for all. They must not be altered.
+func (b *Book) standings() []Standing {
 	b.mu.RLock()
-	defer b.mu.RUnlock()
-	out := make([]Standing, 0, len(b.nodes))
-	for n, gs := range b.nodes {
+	all := b.all
+	b.mu.RUnlock()
+	if all != nil {
+		return all
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.all != nil {
+		return b.all
+	}
+	b.all = make([]Standing, 0, len(b.nodes))
+	for _, n := range slices.SortedFunc(maps.Keys(b.nodes), func(x, y site.NodeID) int { return bytes.Compare(x[:], y[:]) }) {
 		g, err := b.member(n)
-		if g == nil {
+		if gs := b.nodes[n]; g == nil {
 			g = gs[len(gs)-1]
 		}
-		out = append(out, Standing{g, b.revoked[n], err})
+		b.all = append(b.all, Standing{g, b.revoked[n], err})
 	}
-	slices.SortFunc(out, func(a, b Standing) int {
-		x, y := a.Grant.Node(), b.Grant.Node()
-		return bytes.Compare(x[:], y[:])
-	})
-	return out
+	return b.all
 }
 
 // Members lists the grants in force, by node id; with site set, that site's.
 func (b *Book) Members(of site.ID) (out []*Grant) {
-	for _, s := range b.Standings() {
+	for _, s := range b.standings() {
 		if s.Void == nil && (of.IsZero() || s.Grant.Site == of) {
 			out = append(out, s.Grant)
 		}

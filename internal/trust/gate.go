@@ -4,6 +4,7 @@ import (
 	"crypto/ed25519"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 
 	"carrierclass.net/ccnode/crdt"
@@ -175,7 +176,7 @@ func (b *Book) learn(w *crdt.Write, stamp crdt.Stamp, id crdt.ID) {
 	case TableProof:
 		if n, err := b.checkProof(w); err == nil && !mutant.Is(mutant.Unfenced) {
 			b.mu.Lock()
-			b.cheats[n] = true
+			b.cheats[n], b.all = true, nil
 			b.mu.Unlock()
 		}
 	}
@@ -184,9 +185,35 @@ func (b *Book) learn(w *crdt.Write, stamp crdt.Stamp, id crdt.ID) {
 // Sync reads the live trust scope: once when a node starts, and after merges. It
 // reports whether the book moved; held changes are then worth another try.
 func (b *Book) Sync(trust *crdt.Set) (moved bool) {
+	return b.read(trust, func(table uint16) []string { return trust.Records(table) })
+}
+
+// Moved is Sync after a merge that touched these cells: it does not look at every
+// grant of a large fleet again.
+func (b *Book) Moved(trust *crdt.Set, cells []crdt.Cell) (moved bool) {
+	b.mu.RLock()
+	more := b.looked != len(b.grants)
+	touched := map[uint16]map[string]bool{TableGrant: maps.Clone(b.waiting)}
+	b.mu.RUnlock()
+	for _, c := range cells {
+		if touched[c.Table] == nil {
+			touched[c.Table] = map[string]bool{}
+		}
+		touched[c.Table][c.Record] = true
+	}
+	return b.read(trust, func(table uint16) []string {
+		if more && table != TableGrant { // what these say can depend on grants that came now
+			return trust.Records(table)
+		}
+		return slices.Sorted(maps.Keys(touched[table]))
+	})
+}
+
+// read looks at the records of each table that of names.
+func (b *Book) read(trust *crdt.Set, of func(table uint16) []string) (moved bool) {
 	before := b.size()
 	each := func(table uint16, fn func(rec string)) {
-		for _, rec := range trust.Records(table) {
+		for _, rec := range of(table) {
 			b.spare(table, rec, func() { fn(rec) })
 		}
 	}
@@ -207,6 +234,13 @@ func (b *Book) Sync(trust *crdt.Set) (moved bool) {
 		n = len(waiting)
 		waiting = slices.DeleteFunc(waiting, func(g *Grant) bool { return !errors.Is(b.Add(g), ErrUnknown) })
 	}
+	b.mu.Lock()
+	b.waiting, b.looked = map[string]bool{}, len(b.grants)
+	for _, g := range waiting {
+		id := g.ID()
+		b.waiting[string(id[:])] = true
+	}
+	b.mu.Unlock()
 	each(TableRevocation, func(rec string) {
 		if v, ok := trust.Final(TableRevocation, rec); ok {
 			b.learn(&crdt.Write{Table: TableRevocation, Record: rec, Value: v.Value, Flags: v.Flags}, v.Stamp, v.ID)
@@ -249,6 +283,6 @@ func (b *Book) revoke(r *Revocation) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if have := b.revoked[r.Node]; have == nil || r.Stamp < have.Stamp || (r.Stamp == have.Stamp && string(r.id[:]) < string(have.id[:])) {
-		b.revoked[r.Node] = r
+		b.revoked[r.Node], b.all = r, nil
 	}
 }

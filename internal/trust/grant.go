@@ -49,7 +49,8 @@ type Grant struct {
 	Issued int64   // seconds since 1970, for people
 	Extra  []Allow
 
-	raw []byte
+	raw  []byte
+	node site.NodeID // of Key; zero: not computed
 }
 
 type wireGrant struct {
@@ -71,7 +72,12 @@ const maxGrant = 1024
 func (g *Grant) ID() crdt.Ref { return RefOf(g.raw) }
 
 // Node is the member's name.
-func (g *Grant) Node() site.NodeID { return NodeID(g.Key) }
+func (g *Grant) Node() site.NodeID {
+	if g.node == (site.NodeID{}) {
+		return NodeID(g.Key)
+	}
+	return g.node
+}
 
 // Encode is the stored form, signature included.
 func (g *Grant) Encode() []byte { return g.raw }
@@ -164,6 +170,7 @@ func DecodeGrant(b []byte) (*Grant, error) {
 	if !bytes.Equal(g.body(), body) {
 		return nil, fmt.Errorf("grant: %w: its encoding is not the deterministic one", ErrMalformed)
 	}
+	g.node = NodeID(g.Key)
 	return g, nil
 }
 
