@@ -72,8 +72,10 @@ type View interface {
 	Acked(Peer, crdt.Scope) uint64
 	// Outbox lists changes of scopes not held here, oldest first.
 	Outbox() []Out
-	// First lists live changes of a scope that a peer that has nothing of it
-	// needs before all others, in the order in which it needs them.
+	// First lists live changes of a scope that a peer that lacks much of it needs
+	// before all others, in the order in which it needs them. Of trust: what is
+	// needed to judge the first of the other scopes, too, and what takes powers
+	// away; they go before what is left of trust.
 	First(Peer, crdt.Scope) []crdt.ID
 	Clock() crdt.Stamp // own HLC, told to the peer
 	// EachID calls back for each live change of a scope, in any order; it is only
@@ -193,6 +195,9 @@ const (
 	maxTakenBytes = 128 << 10
 	// maxScopes bounds the scopes a peer may send batches of on one link.
 	maxScopes = 1024
+	// long is from how many bytes on a backlog has a part that goes first: eight
+	// seconds of a line of 64 kbit/s.
+	long = 64 << 10
 	// worthComparing is from how many arrivals on contents are compared before
 	// everything is sent.
 	worthComparing = 64
@@ -269,6 +274,8 @@ type exchange struct {
 	done     *done      // the last one we heard
 	sketch   *sketching // the contents are being reconciled
 	give     []crdt.ID  // to be sent although the peer's cursor is past them
+	given    uint64     // the number of the last batch of these
+	late     bool       // of trust: other scopes go before what is left of it
 	express
 }
 
@@ -455,7 +462,7 @@ func (m *Machine) receive(p *peer, body []byte) error {
 				return fmt.Errorf("everything of scope %s was asked for %d times on one link", crdt.Scope(w.Scope), x.wants)
 			}
 			x.acked, x.sent, x.inflight, x.bounds, x.stale, x.differs = 0, 0, 0, nil, x.batches, true
-			x.skipped, x.sketch, x.give = false, nil, nil
+			x.skipped, x.sketch, x.give, x.late = false, nil, nil, false
 			x.express = express{seen: m.view.Head(crdt.Scope(w.Scope))}
 			delete(p.clear, crdt.Scope(w.Scope))
 			x.echo = m.view.Head(crdt.Scope(w.Scope)) // it may have lost its own
@@ -581,11 +588,52 @@ func (m *Machine) hello(p *peer, h hello) error {
 			// about as much as we: probably the same.
 			x.acked, x.sent, x.skipped = head, head, true
 		}
-		if x.acked == 0 && hs.Head < worthComparing {
+		if x.skipped {
+			continue
+		}
+		if s == crdt.Trust || x.acked != 0 || hs.Head >= worthComparing {
+			x.give = m.firstOf(p, s, x.acked)
+		} else {
 			x.give = m.view.First(p.Peer, s)
 		}
+		x.late = s == crdt.Trust && len(x.give) > 0
 	}
 	return nil
+}
+
+// firstOf lists what goes first of a long backlog: nothing of one that is not, and
+// nothing that the peer has taken.
+func (m *Machine) firstOf(p *peer, s crdt.Scope, n uint64) []crdt.ID {
+	size := 0
+	for _, a := range m.view.After(s, n, 2*long) { // what came from the peer is no backlog
+		if a.From != p.Peer {
+			size += a.Size
+		}
+	}
+	if size < long {
+		return nil
+	}
+	first := m.view.First(p.Peer, s)
+	if n == 0 || len(first) == 0 {
+		return first
+	}
+	lacks := make(map[crdt.ID]bool, len(first))
+	for _, id := range first {
+		lacks[id] = false
+	}
+	for {
+		as := m.view.After(s, n, long)
+		if len(as) == 0 {
+			break
+		}
+		for _, a := range as {
+			if _, ok := lacks[a.ID]; ok && a.From != p.Peer {
+				lacks[a.ID] = true
+			}
+			n = a.N
+		}
+	}
+	return slices.DeleteFunc(first, func(id crdt.ID) bool { return !lacks[id] })
 }
 
 func (m *Machine) acked(p *peer, s crdt.Scope, n uint64) {

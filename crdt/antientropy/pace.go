@@ -69,12 +69,13 @@ func (e *express) went(n uint64) bool {
 	return true
 }
 
-// hurry sends what came since the last look, if it is little and much waits.
-func (m *Machine) hurry(p *peer, s crdt.Scope, x *exchange) {
+// hurry sends what came since the last look, if it is little and much waits: of
+// the scope, or of another one that goes before it.
+func (m *Machine) hurry(p *peer, s crdt.Scope, x *exchange, behind bool) {
 	head := m.told[s]
 	from := max(x.seen, x.sent)
 	x.seen = max(head, x.seen)
-	if head <= from || x.sent == 0 || x.skipped || from == x.sent && len(x.give) == 0 && p.room() {
+	if head <= from || x.sent == 0 && x.given == 0 || x.skipped || !behind && from == x.sent && len(x.give) == 0 && p.room() {
 		return // nothing came, or it does not wait
 	}
 	as := m.view.After(s, from, fewBytes)

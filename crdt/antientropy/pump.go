@@ -22,19 +22,40 @@ func (m *Machine) pump() {
 	}
 }
 
+// pumpPeer goes through the scopes in their order: what trust says comes before
+// what needs it. Of a long backlog of trust only its first part does; then come the
+// first parts of all, what is left of trust, and what is left of the fleet's.
 func (m *Machine) pumpPeer(p *peer) {
+	late := p.scopes[crdt.Trust]
+	if late != nil && late.late && late.sent >= m.view.Head(crdt.Trust) {
+		late.late = false
+	}
+	if late != nil && !late.late {
+		late = nil
+	}
 	for _, s := range p.Shared {
 		x := p.scopes[s]
 		if x == nil {
 			continue
 		}
-		m.hurry(p, s, x)
-		for p.room() && m.next(p, s, x) {
+		_, own := s.Site()
+		inTurn := late == nil || own
+		m.hurry(p, s, x, !inTurn)
+		if inTurn {
+			for p.room() && m.next(p, s, x) {
+			}
+		} else {
+			for p.room() && len(x.give) > 0 && m.given(p, s, x) {
+			}
 		}
-		if x.inflight > 0 && s == crdt.Trust {
+		if s == crdt.Trust && (late == nil && x.inflight > 0 || len(x.give) > 0 || x.answered < x.given) {
 			return // nothing that needs a grant goes before the grants
 		}
 		m.compare(p, s, x)
+	}
+	if late != nil {
+		for p.room() && m.next(p, crdt.Trust, late) {
+		}
 	}
 	m.pushOut(p)
 }

@@ -275,5 +275,6 @@ func (m *Machine) given(p *peer, s crdt.Scope, x *exchange) bool {
 		return false
 	}
 	m.sendBatch(p, s, x, msg, bound{n: x.sent, size: size})
+	x.given = x.batches
 	return true
 }
