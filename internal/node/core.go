@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -97,8 +98,9 @@ func (t topology) Neighbours() (out []antientropy.Neighbour) {
 	n, own := t.n, t.n.member.Site
 	members := n.book.Members(site.ID{})
 	p := n.planOf(members)
+	relays := n.relays(members)
 	near := map[site.NodeID]bool{} // in the tree, or in the place of whom this node found unreachable
-	for _, id := range p.Neighbours(n.id.Node(), n.lost.has) {
+	for _, id := range p.Neighbours(n.id.Node(), n.away(n.outside())) {
 		near[site.NodeID(id)] = true
 	}
 	// Beside the tree, sites share the state of those that they keep.
@@ -126,13 +128,12 @@ func (t topology) Neighbours() (out []antientropy.Neighbour) {
 		all = append(all, crdt.SiteScope(x))
 	}
 	slices.SortFunc(all, crdt.Scope.Compare)
-	relays := n.relays(members)
 	for _, g := range members {
 		id, scope := g.Node(), crdt.SiteScope(g.Site)
 		if id == n.id.Node() {
 			continue
 		}
-		nb := antientropy.Neighbour{Peer: crdt.NodeID(id), Pause: len(n.addrsOf(id)) == 0 && len(relays) == 0}
+		nb := antientropy.Neighbour{Peer: crdt.NodeID(id), Pause: len(n.addrsOf(id)) == 0 && (len(relays) == 0 || n.unheard(id))}
 		if g.Site == own {
 			nb.Shared = all
 			out = append(out, nb)
@@ -158,29 +159,88 @@ func (t topology) Neighbours() (out []antientropy.Neighbour) {
 	return t.n.instead(p, out)
 }
 
+// triedAlone is how many boxes a box finds unreachable, while no other site can be
+// reached, until it takes its own line to be what is cut: in a fleet of 30,000 it
+// would else dial them all.
+const triedAlone = 24
+
+// away says whom the exchange goes round.
+func (n *Node) away(outside bool) func(id [16]byte) bool {
+	tried := map[[16]byte]bool{}
+	return func(id [16]byte) bool {
+		if !n.lost.has(id) {
+			return n.unheard(id)
+		}
+		if !outside && !tried[id] {
+			if len(tried) >= triedAlone {
+				return false
+			}
+			tried[id] = true
+		}
+		return true
+	}
+}
+
+// outside says whether a box of another site is linked.
+func (n *Node) outside() bool {
+	for _, id := range n.lost.links() {
+		if n.siteID(id) != n.member.Site {
+			return true
+		}
+	}
+	return false
+}
+
 // instead lets what is owed to a site whose boxes cannot be reached go to its
 // stand-in.
 func (n *Node) instead(p *overlay.Plan, ns []antientropy.Neighbour) []antientropy.Neighbour {
-	away := map[crdt.Scope]bool{}
-	for _, x := range ns {
-		for _, s := range x.Holds {
-			gone, known := away[s]
-			away[s] = n.lost.has(x.Peer) && (gone || !known)
-		}
+	if !n.lost.any() || !n.outside() {
+		return ns
 	}
-	for s, gone := range away {
-		id, _ := s.Site()
-		x, ok := p.StandIn(id)
-		if !gone || !ok || x == n.member.Site {
-			continue
-		}
-		for i := range ns {
-			if n.siteID(site.NodeID(ns[i].Peer)) == site.ID(x) {
-				ns[i].Holds = append(ns[i].Holds, s)
+	gone := map[crdt.Scope]bool{} // sites of which no box is left
+	for _, x := range ns {
+		if n.lost.has(x.Peer) {
+			for _, s := range x.Holds {
+				gone[s] = true
 			}
 		}
 	}
+	for _, x := range ns {
+		if !n.lost.has(x.Peer) {
+			for _, s := range x.Holds {
+				delete(gone, s)
+			}
+		}
+	}
+	stands := map[site.ID][]crdt.Scope{}
+	for _, s := range slices.SortedFunc(maps.Keys(gone), crdt.Scope.Compare) {
+		id, _ := s.Site()
+		if x, ok := n.standIn(p, id); ok && x != n.member.Site {
+			stands[x] = append(stands[x], s)
+		}
+	}
+	for i := range ns {
+		if len(stands) > 0 {
+			ns[i].Holds = append(ns[i].Holds, stands[n.siteID(site.NodeID(ns[i].Peer))]...)
+		}
+	}
 	return ns
+}
+
+// standIn asks a plan once for each site: the answer costs a look at all sites.
+func (n *Node) standIn(p *overlay.Plan, of site.ID) (other site.ID, ok bool) {
+	n.planning.Lock()
+	defer n.planning.Unlock()
+	if n.standsOf != p {
+		n.standsOf, n.stands = p, map[site.ID]site.ID{}
+	}
+	if other, ok = n.stands[of]; !ok {
+		var x [10]byte
+		x, _ = p.StandIn(of) // zero: there is no other site
+		other = x
+		n.stands[of] = other
+	}
+	return other, !other.IsZero()
 }
 
 // planNow is the tree of the present members.
@@ -235,11 +295,59 @@ func (n *Node) hidden(id site.NodeID) bool {
 	return ok && !slices.ContainsFunc(x.Mesh, func(a string) bool { return !strings.HasPrefix(a, lanPrefix) })
 }
 
+// unheard says of a member that nothing was heard of where it is: it has a grant
+// and no more, or a newcomer has not been sent that yet. It is gone round until it
+// turns up here; a newcomer goes on with who admitted it.
+func (n *Node) unheard(id site.NodeID) bool {
+	if n.state == nil || n.lost.linked(id) {
+		return false
+	}
+	x, _ := n.state.Node(id)
+	return x.Name == "" && len(x.SIP) == 0 && len(n.addrsOf(id)) == 0
+}
+
 // lost are the nodes to which the last link or dial failed. Nobody asks them for
 // that: it is evidence from work that was due.
 type lost struct {
 	mu    sync.Mutex
 	nodes map[[16]byte]bool
+	up    map[[16]byte]bool // linked now
+}
+
+func (l *lost) linked(id [16]byte) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.up[id]
+}
+
+func (l *lost) any() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.nodes) > 0
+}
+
+// links lists who is linked now.
+func (l *lost) links() (out []site.NodeID) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for id := range l.up {
+		out = append(out, id)
+	}
+	return out
+}
+
+// link notes that a link came or went.
+func (l *lost) link(id [16]byte, up bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !up {
+		delete(l.up, id)
+		return
+	}
+	if l.up == nil {
+		l.up = map[[16]byte]bool{}
+	}
+	l.up[id] = true
 }
 
 func (l *lost) has(id [16]byte) bool {
@@ -349,6 +457,28 @@ func (n *Node) equivocal(a, b *crdt.Change) {
 			n.log.Error("A box that was copied, or cheats, is not fenced", "node", cheat.String(), "err", err)
 		}
 	}()
+}
+
+// follow calls moved when members or addresses came, and then rests for three times
+// as long as it took: a large fleet comes in a thousand merges, and each of them
+// costs a look at all members.
+func (n *Node) follow(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-n.members:
+		}
+		begun := n.now()
+		n.moved(ctx)
+		n.sharePair()
+		rest := time.NewTimer(3 * n.now().Sub(begun))
+		select {
+		case <-ctx.Done():
+		case <-rest.C:
+		}
+		rest.Stop()
+	}
 }
 
 // moved is called after the members or their addresses changed.

@@ -85,6 +85,9 @@ type Node struct {
 	pairLamps *pair.Lamps
 	reach     *reach
 	lost      lost          // whom the exchange goes round
+	standsOf  *overlay.Plan // guarded by planning: of which stands knows some
+	stands    map[site.ID]site.ID
+	members   chan struct{} // they or their addresses have changed
 	rewire    chan struct{} // lost, the members or the keepers have changed
 	kept      keptSites     // the state of other sites
 	guests    *digest.Guard // wrong passwords that other sites tell us of
@@ -133,6 +136,7 @@ func newNode(opt Options) *Node {
 	}
 	n := &Node{opt: opt, cfg: opt.Config, log: opt.Log, now: opt.Now, rand: &lockedReader{r: opt.Rand}, start: opt.Now(), bytesAt: opt.Now(),
 		linesStir: make(chan struct{}, 1), pairFound: make(chan struct{}, 1), nightTurned: make(chan struct{}, 1)}
+	n.members = make(chan struct{}, 1)
 	n.rewire, n.kept.sites = make(chan struct{}, 1), map[site.ID]*state.State{}
 	n.kept.over, n.kept.asked = map[site.ID]time.Time{}, map[site.ID]bool{}
 	n.reach, n.guests, n.sessions = newReach(n.now), digest.NewGuard(n.now), newSessions()
@@ -344,18 +348,13 @@ func (n *Node) openState(ctx context.Context, cancel context.CancelCauseFunc, ro
 		Node: crdt.NodeID(n.id.Node()), Fleet: fleet, Auth: chain.Last().ID(), Sign: n.id.Sign,
 		Disk: n.store, Gate: gate{n.book}, Topo: topology{n}, Mesh: n.mesh,
 		Now: n.now, Random: n.rand, Log: n.log.With("room", "replica"), Synced: n.synced, Machine: n.machine(), Blobs: n.fetch, LinkChanged: n.linkChanged,
-		TrustMoved: func(v replica.View, _ []crdt.Cell) { n.book.Sync(v.Set(crdt.Trust)) },
+		TrustMoved: func(v replica.View, cells []crdt.Cell) { n.book.Moved(v.Set(crdt.Trust), cells) },
 		Equivocal:  n.equivocal,
 		Offered:    n.offered,
 		Remember:   state.Remembered,
 		Program:    n.opt.Version,
 		Quota:      n.opt.Quota, Removal: n.removal,
-		First: func(v replica.View, p replica.Peer, scope crdt.Scope) []crdt.ID {
-			if g, err := n.book.Member(site.NodeID(p)); err == nil && scope == crdt.Fleet {
-				return state.NeededFirst(v, g.Site)
-			}
-			return nil
-		},
+		First: n.neededFirst,
 	})
 	if err != nil {
 		return err
@@ -398,8 +397,10 @@ func (n *Node) openState(ctx context.Context, cancel context.CancelCauseFunc, ro
 				continue
 			}
 			if scope == crdt.Trust || scope == crdt.Fleet && (c.Table == state.TableNode || state.ThinLine(c)) {
-				n.moved(ctx)
-				n.sharePair()
+				select {
+				case n.members <- struct{}{}:
+				default:
+				}
 				return
 			}
 			switch c.Table {
@@ -413,6 +414,9 @@ func (n *Node) openState(ctx context.Context, cancel context.CancelCauseFunc, ro
 		}
 	})
 	rooms.add(cancelWatch)
+	following := make(chan struct{})
+	go func() { defer close(following); n.follow(ectx) }() // ends with stop
+	rooms.add(func() { stop(); <-following })
 	n.mesh.HandleStrangers(joinProtocol, n.serveJoin)
 	n.mesh.Handle(apiProtocol, n.serveRemote)
 	n.mesh.Handle(elsewhereProtocol, n.serveElsewhere)
@@ -432,7 +436,8 @@ func (n *Node) linkChanged(ev mesh.Event) {
 	case ev.Kind == mesh.LinkDown && errors.Is(ev.Err, mesh.ErrSilent):
 		n.reach.Note(site.NodeID(ev.Peer), ev.Err)
 	}
-	if n.lost.note(ev.Peer, ev.Kind == mesh.LinkDown && ev.Err != nil) {
+	n.lost.link(ev.Peer, ev.Kind == mesh.LinkUp)
+	if n.lost.note(ev.Peer, ev.Kind == mesh.LinkDown && ev.Err != nil) || n.state != nil && len(n.addrsOf(site.NodeID(ev.Peer))) == 0 {
 		n.stirExchange()
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 	"syscall"
@@ -215,13 +216,44 @@ func (n *Node) revoked() error {
 	return fmt.Errorf("this box was revoked, the others do not talk to it any more: set the folder %s aside, start empty, and join with a new invite", n.cfg.Data)
 }
 
-// ownHere says that what the telephones of our site need is here: trust and the
-// site's own state, as far as the others had it when they said hello. The
-// directory of the fleet fills later, and status says how far it is. A box that
+// ownHere says that what the telephones of our site need is here: the site's own
+// state, as far as the others had it when they said hello. What is needed of trust
+// came before it (neededFirst); other members and the directory of the fleet come
+// later, and status says how far they are. A box that
 // was switched off while it joined waits for its key (filled), which was written
 // after all that the others had when it was admitted.
 func (n *Node) ownHere() bool {
-	return n.engine.Filling(crdt.Trust).Done() && n.engine.Filling(crdt.SiteScope(n.member.Site)).Done()
+	return n.engine.Filling(crdt.SiteScope(n.member.Site)).Done()
+}
+
+// neededFirst is what a box that lacks much of a scope is sent first. It runs in
+// the engine's turn.
+func (n *Node) neededFirst(v replica.View, p replica.Peer, scope crdt.Scope) []crdt.ID {
+	g, err := n.book.Member(site.NodeID(p))
+	if err != nil {
+		return nil
+	}
+	switch scope {
+	case crdt.Fleet:
+		return state.NeededFirst(v, g.Site)
+	case crdt.Trust:
+		wrote := map[site.NodeID]bool{}
+		fleet := v.Set(crdt.Fleet)
+		for _, id := range state.NeededFirst(v, g.Site) {
+			wrote[site.NodeID(fleet.Author(id))] = true
+		}
+		sites := []site.ID{g.Site}
+		if g.Site == n.member.Site {
+			sites = append(sites, n.kept.list()...) // it is sent these, too
+		}
+		for _, x := range sites {
+			set := v.Set(crdt.SiteScope(x))
+			set.EachID(func(id crdt.ID) { wrote[site.NodeID(set.Author(id))] = true })
+		}
+		authors := slices.SortedFunc(maps.Keys(wrote), func(a, b site.NodeID) int { return slices.Compare(a[:], b[:]) })
+		return n.book.NeededFirst(v.Set(crdt.Trust), g.Site, authors)
+	}
+	return nil
 }
 
 // filling says, to whoever asks meanwhile, how far what we wait for has come.

@@ -263,7 +263,7 @@ func (x *exchange) tick() {
 	x.mu.Unlock()
 	if len(due) > 0 {
 		for _, n := range x.e.cfg.Topo.Neighbours() {
-			if due[n.Peer] && x.machine.Owed(n.Peer, 1) > 0 {
+			if due[n.Peer] && !n.Pause && x.machine.Owed(n.Peer, 1) > 0 {
 				x.dial(n.Peer)
 			}
 		}

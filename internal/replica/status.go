@@ -181,7 +181,9 @@ func (e *Engine) NetworkChanged() {
 	e.enqueue(func(t *turn) {
 		t.after = append(t.after, func() {
 			for _, n := range e.cfg.Topo.Neighbours() {
-				e.x.nudge(n.Peer)
+				if !n.Pause { // nobody knows where it is: it comes to us
+					e.x.nudge(n.Peer)
+				}
 			}
 		})
 	})
