@@ -51,6 +51,7 @@ type box struct {
 	pairs     [][2]*crdt.Change // under one dot, to be proven
 	fails     []byte            // its program fails on a change that contains this
 	known     []*box            // in a large world: whom it has to do with
+	met       map[*box]bool     // the same
 	armed     time.Duration     // when the next Step is due; 0: none
 	wake      uint64
 	unsynced  []byte        // under harm: what a power cut leaves
@@ -323,9 +324,13 @@ func (w *world) concern(b *box) []*box {
 
 // meet lists another box, for good.
 func (b *box) meet(o *box) (news bool) {
-	if o == b || slices.Contains(b.known, o) {
+	if o == b || b.met[o] {
 		return false
 	}
+	if b.met == nil {
+		b.met = map[*box]bool{}
+	}
+	b.met[o] = true
 	b.known = append(b.known, o)
 	return true
 }

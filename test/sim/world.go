@@ -92,6 +92,9 @@ func newFleet(seed uint64, n int, large bool) *world {
 	w.plan = overlay.New(members)
 	stands := map[[10]byte][][10]byte{}
 	for i := range site + 1 {
+		if n > 20_000 {
+			break // who stands in for whom takes as long as the sites, squared: minutes
+		}
 		if k, ok := w.plan.StandIn(siteID(i)); ok && len(w.plan.Nodes(siteID(i))) > 0 {
 			stands[k] = append(stands[k], siteID(i))
 			w.keepers[siteID(i)] = k
