@@ -146,6 +146,7 @@ type Ready struct {
 	Equal     []Scoped // a peer whose content equals ours, after comparing
 	Differ    []Scoped // a peer whose content differs though everything was exchanged
 	Clocks    []Clock  // what peers said their clocks show, when they said it
+	Ahead     []Ahead  // what peers said of our own changes
 	Answered  []Answered
 	Heads     []Ack // the last numbers that peers said they have, in their hellos
 }
@@ -154,6 +155,23 @@ type Ready struct {
 type Clock struct {
 	Peer  Peer
 	Stamp crdt.Stamp
+}
+
+// Ahead says that a node holds changes back which the other one wrote: their
+// stamps are too far ahead of its clock.
+type Ahead struct {
+	Peer   Peer       // who holds them, or who wrote them
+	Clock  crdt.Stamp // of who holds them
+	Synced bool       // NTP sets that clock
+	Newest crdt.Stamp // of the changes
+	Count  int
+}
+
+// TellAhead tells a linked peer that its own changes are held here.
+func (m *Machine) TellAhead(a Ahead) {
+	if p := m.peers[a.Peer]; p != nil && p.linked {
+		m.send(p, kindAhead, aheadMsg{Clock: uint64(a.Clock), Newest: uint64(a.Newest), Count: uint64(a.Count), Synced: a.Synced})
+	}
 }
 
 // An Ack is how far a peer has taken our arrivals of a scope.
@@ -491,6 +509,12 @@ func (m *Machine) receive(p *peer, body []byte) error {
 		if s := crdt.Scope(o.Scope); p.scopes[s] != nil {
 			return m.need(s, p.scopes[s], o)
 		}
+	case kindAhead:
+		var a aheadMsg
+		if err := decode(rest, &a); err != nil {
+			return err
+		}
+		m.ready.Ahead = append(m.ready.Ahead, Ahead{p.Peer, crdt.Stamp(a.Clock), a.Synced, crdt.Stamp(a.Newest), int(min(a.Count, 1<<20))})
 	case kindPush:
 		var b pushMsg
 		if err := decode(rest, &b); err != nil {

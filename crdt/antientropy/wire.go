@@ -23,6 +23,7 @@ const (
 	kindCells  = 8
 	kindMore   = 9
 	kindNeed   = 10
+	kindAhead  = 11
 
 	// compressed is added to a kind whose CBOR is zstd (RFC 8878).
 	compressed = 0x80
@@ -39,6 +40,15 @@ type hello struct {
 	Clock   uint64       `cbor:"3,keyasint"`
 	Scopes  []helloScope `cbor:"4,keyasint"`
 	Answer  bool         `cbor:"5,keyasint,omitempty"` // say yours again: ours is other than the one before on this link
+}
+
+// aheadMsg says that changes which the receiver wrote are held at the sender,
+// because their time has not come there.
+type aheadMsg struct {
+	Clock  uint64 `cbor:"1,keyasint"` // the sender's
+	Newest uint64 `cbor:"2,keyasint"` // the greatest stamp of those changes
+	Count  uint64 `cbor:"3,keyasint"`
+	Synced bool   `cbor:"4,keyasint,omitempty"` // NTP sets the sender's clock
 }
 
 type helloScope struct {

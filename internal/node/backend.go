@@ -167,6 +167,14 @@ func (n *Node) warnings(st replica.Status, s api.Status) (out []string) {
 		out = append(out, n.keeper.words())
 	}
 	out = append(out, n.phones.warnings()...)
+	if a := st.Ahead; a.Peers > 0 {
+		sure := ""
+		if a.Synced > 0 {
+			sure = ", which NTP sets"
+		}
+		out = append(out, fmt.Sprintf("the clock of this box is %v ahead of that of %d other boxes%s: %d changes that were written here wait there until %s by this clock; set the clock (timedatectl set-ntp true)",
+			a.By.Round(time.Second), a.Peers, sure, a.Changes, a.Until.Local().Format("2006-01-02 15:04")))
+	}
 	if !n.synced() {
 		out = append(out, "the clock is not set by NTP; times shown may be wrong")
 	}

@@ -81,6 +81,7 @@ type contact struct {
 	pace    pace                  // owned by Run
 	heads   map[crdt.Scope]uint64 // its last numbers, at its last hello
 	ahead   time.Duration         // its clock before ours, at its last hello
+	told    told                  // that our own changes wait there
 	refused error                 // why its link was dropped by us
 }
 
@@ -359,7 +360,7 @@ func (x *exchange) drain() {
 			}
 		}
 		r := x.machine.Ready()
-		if len(r.Incoming)+len(r.Acked)+len(r.Delivered)+len(r.Messages)+len(r.Drop)+len(r.Dial)+len(r.Offered)+len(r.Equal)+len(r.Differ)+len(r.Clocks)+len(r.Answered) == 0 {
+		if len(r.Incoming)+len(r.Acked)+len(r.Delivered)+len(r.Messages)+len(r.Drop)+len(r.Dial)+len(r.Offered)+len(r.Equal)+len(r.Differ)+len(r.Clocks)+len(r.Ahead)+len(r.Answered) == 0 {
 			return
 		}
 		for _, in := range r.Incoming {
@@ -422,6 +423,10 @@ func (x *exchange) drain() {
 		}
 		for _, c := range r.Clocks {
 			x.compareClocks(c, x.e.wall())
+			x.tellAhead(c.Peer)
+		}
+		for _, a := range r.Ahead {
+			x.toldAhead(a)
 		}
 		for _, o := range r.Offered {
 			if x.e.cfg.Offered != nil {

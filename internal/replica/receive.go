@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/ed25519"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -231,6 +232,10 @@ func (t *turn) consider(d *delivery, in *incoming) Verdict {
 		return hold(whyUnknown)
 	}
 	if e.clock.ahead(c.Stamp, t.wall, t.synced) {
+		if c.Node == d.peer && !slices.Contains(t.early, d.peer) {
+			t.early = append(t.early, d.peer)
+			t.after = append(t.after, func() { e.x.tellAhead(d.peer) })
+		}
 		return hold(whyAhead)
 	}
 	v := e.cfg.Gate.Admit(c, view{e})

@@ -27,6 +27,7 @@ type Status struct {
 	Damage   []string      // what was found damaged since the start
 	Settled  bool          // nothing is owed to anybody, nothing held, nothing in the outbox
 	Only     Only          // what would be lost with this box
+	Ahead    Ahead         // our own changes wait at others for their time
 
 	// Left counts, by author, changes that others passed on since the start and
 	// that were not kept here, because too many of that author are held already.
@@ -135,6 +136,7 @@ func (e *Engine) Status() Status {
 		st.Only.Changes++
 		st.Only.Bytes += int64(len(o.change.Raw()))
 	}
+	st.Ahead = e.x.ahead(e.cfg.Now())
 	st.Settled = owed == 0 && st.Held == 0 && st.Outbox == 0
 	return st
 }

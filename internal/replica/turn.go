@@ -32,7 +32,8 @@ type turn struct {
 	cells   map[crdt.Cell]bool
 	heads   map[crdt.Scope]uint64 // arrival numbers given in this turn
 	hashes  map[crdt.Scope]*crdt.LtHash
-	trust   bool // changes of the trust scope are among staged
+	trust   bool   // changes of the trust scope are among staged
+	early   []Peer // whose own changes are held for their time, now
 	last    crdt.Stamp
 	did     chores
 
