@@ -52,6 +52,7 @@ func upCommand(s *settings) *cobra.Command {
 	f.StringVar(&cfg.Advertise, "advertise", "", "address other sites reach this box at, if a router forwards to it")
 	f.BoolVar(&cfg.AdvertiseOnly, "advertise-only", false, "the site's other box, too, reaches this one only at --advertise")
 	f.BoolVar(&cfg.BehindNAT, "behind-nat", false, "no router forwards to this box: stay reachable through a relay of the fleet")
+	f.DurationVar(&cfg.KeepFirst, "keep-alive", 0, "with --behind-nat: the first pause between two keep-alives; the longest that works is found (default 2m)")
 	f.BoolVar(&cfg.NoMulticast, "no-mdns", false, "neither announce nor look for neighbours")
 	f.IntVar(&cfg.PhoneHTTP, "provision-http-port", 0, "TCP port where phones begin to fetch their settings (default 8086)")
 	f.IntVar(&cfg.PhoneHTTPS, "provision-https-port", 0, "TCP port where phones fetch the rest (default 8446); after secrets were rotated, the next one, too")

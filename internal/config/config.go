@@ -33,18 +33,19 @@ type Config struct {
 	Name     string // name shown to neighbours; default the host's
 
 	// addresses
-	Listen        []netip.Addr // what phones and nodes reach us at; default the LAN addresses
-	SIPPort       int          // UDP and TCP, default 5060
-	MeshPort      int          // TCP, default 5870
-	MediaPorts    [2]int       // UDP range, first and last, default 30000-30999
-	APIListen     string       // host:port of HTTPS, default :8443; "off" for none
-	Advertise     string       // address other sites reach this box at, if it differs (port forwarding)
-	AdvertiseOnly bool         // the pair's other node, too, reaches this box only there
-	BehindNAT     bool         // nobody outside can dial this box: it keeps a connection to a relay
-	NoMulticast   bool         // no mDNS
-	PhoneHTTP     int          // TCP port where phones begin to fetch their settings, default 8086
-	PhoneHTTPS    int          // TCP port where they fetch the rest, default 8446; the next one, too, once secrets were rotated
-	NoNTP         bool         // do not tell phones the time
+	Listen        []netip.Addr  // what phones and nodes reach us at; default the LAN addresses
+	SIPPort       int           // UDP and TCP, default 5060
+	MeshPort      int           // TCP, default 5870
+	MediaPorts    [2]int        // UDP range, first and last, default 30000-30999
+	APIListen     string        // host:port of HTTPS, default :8443; "off" for none
+	Advertise     string        // address other sites reach this box at, if it differs (port forwarding)
+	AdvertiseOnly bool          // the pair's other node, too, reaches this box only there
+	BehindNAT     bool          // nobody outside can dial this box: it keeps a connection to a relay
+	KeepFirst     time.Duration // behind NAT: the first pause between two keep-alives that is tried, default 2 min
+	NoMulticast   bool          // no mDNS
+	PhoneHTTP     int           // TCP port where phones begin to fetch their settings, default 8086
+	PhoneHTTPS    int           // TCP port where they fetch the rest, default 8446; the next one, too, once secrets were rotated
+	NoNTP         bool          // do not tell phones the time
 
 	// limits
 	MaxCalls     int           // default 200
@@ -55,6 +56,13 @@ type Config struct {
 	// most, in kbit/s; 0: as fast as the line carries beside what is urgent.
 	RecordingsKbit int
 }
+
+// MinKeep and MaxKeep bound the pause between two keep-alives of a box behind
+// NAT. RFC 5382 REQ-5 promises 2 h 4 min; some routers keep less than a minute.
+const (
+	MinKeep = 5 * time.Second
+	MaxKeep = 2 * time.Hour
+)
 
 // MinExpires is the shortest registration that can be granted at most.
 const MinExpires = 30 * time.Second
@@ -98,6 +106,9 @@ func (c *Config) Defaults() error {
 	defInt(&c.MaxCalls, 200)
 	if c.MediaPorts == [2]int{} {
 		c.MediaPorts = [2]int{30000, 30999}
+	}
+	if c.KeepFirst == 0 {
+		c.KeepFirst = 2 * time.Minute
 	}
 	if c.Expires == 0 {
 		c.Expires = 120 * time.Second
@@ -146,6 +157,9 @@ func (c *Config) Validate() error {
 	}
 	if c.Expires < MinExpires || c.Expires > time.Hour {
 		no("expires %v: use %v to 1h; phones on TCP are away that long when a box dies", c.Expires, MinExpires)
+	}
+	if c.KeepFirst < MinKeep || c.KeepFirst > MaxKeep {
+		no("keep-alive %v: use %v to %v", c.KeepFirst, MinKeep, MaxKeep)
 	}
 	if len(c.Listen) == 0 {
 		no("this box has no network address; plug it in, or name one with --listen")

@@ -5,10 +5,12 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
+	"net"
+	"os"
 	"sync"
 	"time"
 
+	"carrierclass.net/ccnode/internal/config"
 	"carrierclass.net/ccnode/internal/disk"
 	"carrierclass.net/ccnode/internal/site"
 	"carrierclass.net/ccnode/internal/trust"
@@ -19,13 +21,25 @@ import (
 // while its own connection to a relay is remembered by that router. It, and
 // only it, keeps one such connection alive, at the longest interval that it has
 // found to work (mesh.md §2; RFC 5382 promises 2 h 4 min, home routers keep less).
+//
+// The relay speaks: the box asks for a byte after a pause, and asks again when
+// it came. A byte of the box's own would prove nothing: many routers take up a
+// connection that they forgot with the box's next packet, and until then nobody
+// reached it.
 const (
-	keepProtocol = "/ccnode/keep/1" // one byte there, one byte back
+	keepProtocol = "/ccnode/keep/2" // 4 bytes there: milliseconds; then one byte back
 
-	keepFirst = 2 * time.Minute
-	keepMost  = 2 * time.Hour
 	keepAck   = 3 * time.Second
 	keepRetry = 5 * time.Second // after a relay was lost, doubling to a minute
+	// keepAlone is how many bytes above TCP one keep-alive takes at most: with
+	// more, something else kept the connection alive meanwhile.
+	keepAlone = 160
+	// keepWire is what one costs on the wire, in bytes of IP both ways: the
+	// relay's byte, our question, the acknowledgement of that (measured.md).
+	keepWire = 225
+	// keepSoon is how soon after a silence the relay must answer anew for it to
+	// have been the router's.
+	keepSoon = 20 * time.Second
 )
 
 // keeper keeps the connection, and knows what it costs.
@@ -36,9 +50,14 @@ type keeper struct {
 	mu       sync.Mutex
 	relay    site.NodeID // zero: none holds our connection
 	interval time.Duration
-	good     time.Duration // longest that worked
+	good     time.Duration // longest that worked; 0: none yet
 	tooLong  time.Duration // shortest that did not; 0: none yet
-	sent     int64         // keep-alives since the start
+	came     int64         // keep-alives since the start
+
+	// of run alone: a pause after which the relay was not heard
+	doubt   time.Duration
+	doubtAt time.Time
+	doubted site.NodeID
 }
 
 // interval search: grow while it works; after a failure, stay at what worked.
@@ -46,7 +65,7 @@ func (k *keeper) worked(slept time.Duration) (next time.Duration) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.good = max(k.good, slept)
-	if next := min(slept*3/2, keepMost); k.interval == slept && (k.tooLong == 0 || next < k.tooLong) {
+	if next := min(slept*3/2, config.MaxKeep); k.interval == slept && (k.tooLong == 0 || next < k.tooLong) {
 		k.interval = next
 	}
 	return k.interval
@@ -55,32 +74,37 @@ func (k *keeper) worked(slept time.Duration) (next time.Duration) {
 func (k *keeper) failed(slept time.Duration) (next time.Duration) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	switch {
-	case k.good > 0 && slept > k.good:
-		k.interval, k.tooLong = k.good, slept // not tried again
-	default: // what worked works no more: another router, or the relay went
-		k.good, k.tooLong = 0, 0
-		k.interval = max(k.interval/2, 15*time.Second)
+	k.tooLong = slept // not tried again
+	if k.good > 0 && slept > k.good {
+		k.interval = k.good
+		return k.interval
 	}
+	// What worked works no more: another router.
+	k.good = 0
+	k.interval = max(slept/2, config.MinKeep)
 	return k.interval
 }
 
-const keyInterval = "keep"
+const keyInterval = "keep" // milliseconds that worked, and that did not; each 8 bytes
 
 func newKeeper(n *Node) *keeper {
-	k := &keeper{n: n, disk: disk.NewBucket(n.store, "nat"), interval: keepFirst}
-	if b, err := k.disk.Get(keyInterval); err == nil && len(b) == 8 {
-		k.good = time.Duration(binary.BigEndian.Uint64(b))
-		k.interval = max(k.good, 15*time.Second)
+	k := &keeper{n: n, disk: disk.NewBucket(n.store, "nat"), interval: n.cfg.KeepFirst}
+	if b, err := k.disk.Get(keyInterval); err == nil && len(b) == 16 {
+		good, tooLong := binary.BigEndian.Uint64(b), binary.BigEndian.Uint64(b[8:])
+		if most := uint64(config.MaxKeep.Milliseconds()); good > 0 && good <= most && tooLong <= most {
+			k.good, k.tooLong = time.Duration(good)*time.Millisecond, time.Duration(tooLong)*time.Millisecond
+			k.interval = k.good
+		}
 	}
 	return k
 }
 
 func (k *keeper) save(ctx context.Context) {
 	k.mu.Lock()
-	good := k.good
+	b := binary.BigEndian.AppendUint64(nil, uint64(k.good.Milliseconds()))
+	b = binary.BigEndian.AppendUint64(b, uint64(k.tooLong.Milliseconds()))
 	k.mu.Unlock()
-	if err := k.disk.Put(ctx, keyInterval, binary.BigEndian.AppendUint64(nil, uint64(good))); err != nil && ctx.Err() == nil {
+	if err := k.disk.Put(ctx, keyInterval, b); err != nil && ctx.Err() == nil {
 		k.n.log.Debug("The keep-alive interval was not stored", "err", err)
 	}
 }
@@ -119,22 +143,26 @@ func (k *keeper) keep(ctx context.Context) error {
 		if g.Rights&trust.Relay == 0 || id == k.n.id.Node() || len(k.n.addrsOf(id)) == 0 {
 			continue
 		}
-		s, err := k.n.mesh.OpenStream(ctx, mesh.PeerID(id), keepProtocol)
-		if err == nil {
-			err = echo(s)
+		s, err := k.open(ctx, id)
+		if err != nil && ctx.Err() == nil { // over a connection that is dead, which is now known
+			s, err = k.open(ctx, id)
 		}
+		k.n.reach.Note(id, err)
 		if err != nil {
-			k.n.reach.Note(id, err)
 			errs = append(errs, fmt.Errorf("relay %s: %w", id, err))
 			continue
 		}
-		k.n.reach.Note(id, nil)
+		if k.doubt > 0 && k.doubted == id && time.Since(k.doubtAt) < keepSoon {
+			k.failed(k.doubt) // the line and the relay are well: it was the router
+			k.save(ctx)
+		}
+		k.doubt = 0
 		k.mu.Lock()
 		k.relay = id
 		wait := k.interval
 		k.mu.Unlock()
 		k.n.engine.Nudge([16]byte(id))
-		k.hold(ctx, s, wait)
+		k.hold(ctx, s, id, wait)
 		return nil
 	}
 	if len(errs) == 0 {
@@ -143,43 +171,94 @@ func (k *keeper) keep(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-func (k *keeper) hold(ctx context.Context, s mesh.Stream, wait time.Duration) {
+func (k *keeper) open(ctx context.Context, id site.NodeID) (mesh.Stream, error) {
+	s, err := k.n.mesh.OpenStream(ctx, mesh.PeerID(id), keepProtocol)
+	if err != nil {
+		return nil, err
+	}
+	if err := heard(ctx, s, 0); err != nil {
+		s.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+func (k *keeper) hold(ctx context.Context, s mesh.Stream, id site.NodeID, wait time.Duration) {
 	defer s.Close()
 	for {
-		select {
-		case <-ctx.Done():
+		before := k.n.mesh.Stats(mesh.PeerID(id))
+		start := time.Now()
+		err := heard(ctx, s, wait)
+		switch {
+		case ctx.Err() != nil:
 			return
-		case <-time.After(wait):
+		case err != nil && time.Since(start) >= wait: // asked for, and not heard
+			k.doubt, k.doubtAt, k.doubted = wait, time.Now(), id
+			return
+		case err != nil:
+			return // it ended before: the relay's doing, or the line's
 		}
+		after := k.n.mesh.Stats(mesh.PeerID(id))
 		k.mu.Lock()
-		k.sent++
+		k.came++
 		k.mu.Unlock()
-		if err := echo(s); err != nil {
-			k.failed(wait)
-			k.save(ctx)
-			return
+		if after.In-before.In+after.Out-before.Out > keepAlone {
+			continue
 		}
-		wait = k.worked(wait)
-		k.save(ctx)
+		if next := k.worked(wait); next != wait {
+			k.save(ctx)
+			wait = next
+		}
 	}
 }
 
-// echo sends one byte and waits for its return.
-func echo(s mesh.Stream) error {
-	s.SetDeadline(time.Now().Add(keepAck))
+// heard asks the relay for a byte after a pause, and waits for it.
+func heard(ctx context.Context, s mesh.Stream, after time.Duration) error {
+	defer context.AfterFunc(ctx, func() { s.Close() })()
+	s.SetDeadline(time.Now().Add(after + keepAck))
 	defer s.SetDeadline(time.Time{})
-	if _, err := s.Write([]byte{1}); err != nil {
+	if _, err := s.Write(binary.BigEndian.AppendUint32(nil, uint32(after.Milliseconds()))); err != nil {
 		return err
 	}
 	var b [1]byte
-	_, err := io.ReadFull(s, b[:])
+	_, err := s.Read(b[:])
 	return err
 }
 
-// serveKeep is the relay's side.
+// serveKeep is the relay's side. Who asks can be reached now.
 func (n *Node) serveKeep(s mesh.Stream) {
 	defer s.Close()
-	_, _ = io.Copy(s, s)
+	n.engine.Nudge([16]byte(s.Peer()))
+	var ask [4]byte
+	have := 0
+	for { // ends with the stream, or with a question that no box of ours asks
+		k, err := s.Read(ask[have:])
+		if have += k; have == len(ask) {
+			have = 0
+			after := time.Duration(binary.BigEndian.Uint32(ask[:])) * time.Millisecond
+			if after > config.MaxKeep {
+				return
+			}
+			s.SetReadDeadline(time.Now().Add(after))
+			if after == 0 {
+				err = os.ErrDeadlineExceeded
+			}
+		}
+		switch {
+		case timedOut(err):
+			s.SetReadDeadline(time.Time{})
+			if _, err := s.Write([]byte{1}); err != nil {
+				return
+			}
+		case err != nil:
+			return
+		}
+	}
+}
+
+func timedOut(err error) bool {
+	var ne net.Error
+	return errors.As(err, &ne) && ne.Timeout()
 }
 
 // words say for status what it costs to be reachable.
@@ -189,7 +268,10 @@ func (k *keeper) words() string {
 	if k.relay.IsZero() {
 		return "this box is behind a router and no relay holds a connection to it: other sites cannot call it until one does"
 	}
-	const each = 360 // bytes on the wire, there and back, acknowledgements included
-	perHour := float64(time.Hour) / float64(k.interval) * each
-	return fmt.Sprintf("reachable through relay %s: one keep-alive every %v, about %.0f bytes an hour; %d sent so far", k.n.nodeName(k.relay), k.interval.Round(time.Second), perHour, k.sent)
+	found := "looking for the longest that works"
+	if k.tooLong > 0 {
+		found = fmt.Sprintf("%v is too long for the router", k.tooLong.Round(100*time.Millisecond))
+	}
+	perHour := float64(time.Hour) / float64(k.interval) * keepWire
+	return fmt.Sprintf("reachable through relay %s: one keep-alive every %v (%s), about %.0f bytes an hour; %d so far", k.n.nodeName(k.relay), k.interval.Round(100*time.Millisecond), found, perHour, k.came)
 }

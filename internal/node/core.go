@@ -128,12 +128,14 @@ func (t topology) Neighbours() (out []antientropy.Neighbour) {
 		all = append(all, crdt.SiteScope(x))
 	}
 	slices.SortFunc(all, crdt.Scope.Compare)
+	carries := slices.ContainsFunc(members, func(g *trust.Grant) bool { return g.Node() == n.id.Node() && g.Rights&trust.Relay != 0 })
 	for _, g := range members {
 		id, scope := g.Node(), crdt.SiteScope(g.Site)
 		if id == n.id.Node() {
 			continue
 		}
-		nb := antientropy.Neighbour{Peer: crdt.NodeID(id), Pause: len(n.addrsOf(id)) == 0 && (len(relays) == 0 || n.unheard(id))}
+		// A relay reaches who keeps a connection to it; without one, its dial costs nothing.
+		nb := antientropy.Neighbour{Peer: crdt.NodeID(id), Pause: len(n.addrsOf(id)) == 0 && (len(relays) == 0 && !carries || n.unheard(id))}
 		if g.Site == own {
 			nb.Shared = all
 			out = append(out, nb)

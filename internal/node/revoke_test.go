@@ -21,7 +21,7 @@ func cutOff(t *testing.T, from, to *box, protocol string) string {
 	}
 	defer s.Close()
 	s.SetDeadline(time.Now().Add(5 * time.Second))
-	if _, err := s.Write([]byte{1}); err != nil {
+	if _, err := s.Write(make([]byte, 4)); err != nil {
 		return err.Error()
 	}
 	if _, err := io.ReadFull(s, make([]byte, 1)); err != nil {

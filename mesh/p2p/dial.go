@@ -27,7 +27,7 @@ func (m *Mesh) Dial(id mesh.PeerID) {
 	if p.link != nil || p.dialing {
 		return
 	}
-	if len(p.Addrs)+len(p.Via) == 0 {
+	if len(p.Addrs)+len(p.Via) == 0 && !p.stands() {
 		m.failed(p, mesh.ErrNoAddress)
 		return
 	}
@@ -55,27 +55,37 @@ func (m *Mesh) dialLink(id mesh.PeerID) {
 }
 
 // connect dials, shakes hands, compares the key, and says what the connection
-// is for. Relays are tried when no address answers, unless direct is set.
+// is for. When no address answers, a link goes over a signalling connection
+// that the peer made, if one stands, and then over relays, unless direct is set.
 func (m *Mesh) connect(ctx context.Context, id mesh.PeerID, kind byte, direct bool) (*conn, error) {
 	m.mu.Lock()
 	p := m.peers[id]
 	var addrs []string
 	var via []mesh.PeerID
+	over := false
 	if p != nil {
 		if addrs = p.Addrs; !direct {
 			via = p.Via
 		}
+		over = kind == kindLink && p.stands()
 	}
 	m.mu.Unlock()
 	switch {
 	case p == nil:
 		return nil, mesh.ErrUnknownPeer
-	case len(addrs)+len(via) == 0:
+	case len(addrs)+len(via) == 0 && !over:
 		return nil, mesh.ErrNoAddress
 	}
 	var errs []error
 	if len(addrs) > 0 {
 		c, err := m.connectAny(ctx, id, p, addrs)
+		if err == nil {
+			return c.say(kind)
+		}
+		errs = append(errs, err)
+	}
+	if over {
+		c, err := m.connectOver(ctx, id, p)
 		if err == nil {
 			return c.say(kind)
 		}

@@ -3,6 +3,7 @@ package p2p
 import (
 	"crypto/ed25519"
 	"crypto/rand"
+	"errors"
 	"io"
 	"log/slog"
 	"net"
@@ -186,6 +187,39 @@ func TestAThirdNodeRelays(t *testing.T) {
 	if s, err := c.OpenStream(ctx, pa.ID, "/x/1"); err == nil {
 		if _, err := s.Read(make([]byte, 1)); err == nil {
 			t.Error("a relay carried what it was not told to")
+		}
+	}
+}
+
+// TestALinkOverThePeersOwnConnection: c cannot be dialled, and no other node
+// carries for it, but a connection that it made stands.
+func TestALinkOverThePeersOwnConnection(t *testing.T) {
+	f := &fabric{change: make(chan struct{})}
+	a, pa := f.Node(t)
+	c, pc := f.Node(t)
+	a.Admit([]mesh.Peer{{ID: pc.ID}})
+	c.Admit([]mesh.Peer{pa})
+	a.Handle("/hello/1", func(s mesh.Stream) { io.WriteString(s, "a"); s.Close() })
+	a.Dial(pc.ID)
+	if ev := <-a.Events(); ev.Kind != mesh.LinkDown || !errors.Is(ev.Err, mesh.ErrNoAddress) {
+		t.Fatalf("without a connection: %+v", ev)
+	}
+	up, err := c.OpenStream(t.Context(), pa.ID, "/hello/1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	io.ReadAll(up)
+	a.Dial(pc.ID)
+	if ev := <-a.Events(); ev.Kind != mesh.LinkUp || ev.Peer != pc.ID {
+		t.Fatalf("with one: %+v", ev)
+	}
+	a.Send(mesh.Frame{Peer: pc.ID, Body: []byte("state")})
+	for ev := range c.Events() {
+		if ev.Kind == mesh.Received {
+			if string(ev.Body) != "state" {
+				t.Errorf("got %q", ev.Body)
+			}
+			break
 		}
 	}
 }

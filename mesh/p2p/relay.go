@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 	"time"
 
@@ -29,6 +30,22 @@ func (m *Mesh) connectVia(ctx context.Context, id mesh.PeerID, p *peer, relay me
 		return nil, fmt.Errorf("through %s: %w", relay, err)
 	}
 	return m.handshake(ctx, &counter{Conn: s, m: m, in: p.in, out: p.out}, id, "relay "+relay.String())
+}
+
+// stands says whether a signalling connection of the peer's own line stands.
+// Mesh.mu is held.
+func (p *peer) stands() bool {
+	return slices.ContainsFunc(p.sessions, func(s *session) bool { return !s.mc.IsClosed() && !s.relayed() })
+}
+
+// connectOver reaches a peer that cannot be dialled over the signalling
+// connection that it made to us: we are our own relay.
+func (m *Mesh) connectOver(ctx context.Context, id mesh.PeerID, p *peer) (*conn, error) {
+	s, err := m.openStream(ctx, id, relayedProtocol, true)
+	if err != nil {
+		return nil, fmt.Errorf("over its own connection: %w", err)
+	}
+	return m.handshake(ctx, &counter{Conn: s, m: m}, id, "its own connection")
 }
 
 // maxRelayed bounds the connections one peer has through us.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os/exec"
 	"strings"
+	"time"
 )
 
 // rules lays the WAN's table: for each direction between two sites a chain
@@ -55,6 +56,21 @@ iifname != lan%d oifname lan%d ct state new,invalid drop
 }
 }
 `, i, i, i, i, i))
+}
+
+// Forgets makes a router that Masquerade made forget a connection over TCP on
+// which nothing came for a while (whole seconds). If it takes up, it does what
+// Linux does unless told otherwise: it takes up a connection that it forgot with
+// the next packet from inside; else it swallows that packet.
+func (l *Lab) Forgets(site string, after time.Duration, takesUp bool) {
+	l.T.Helper()
+	i := l.index(site) + 1
+	loose := "0"
+	if takesUp {
+		loose = "1"
+	}
+	l.wan.Must("sysctl", "-qw", fmt.Sprintf("net.netfilter.nf_conntrack_tcp_timeout_established=%d", int(after.Seconds())), "net.netfilter.nf_conntrack_tcp_loose="+loose)
+	l.nft(fmt.Sprintf("insert rule ip router%d in iifname lan%d oifname != lan%d ct state invalid drop\n", i, i, i))
 }
 
 func (l *Lab) directions(f func(from, to string, i, j int)) {
