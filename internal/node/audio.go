@@ -35,7 +35,8 @@ func (r recording) Commit(context.Context) (site.BlobRef, int64, error) { return
 func (a audio) Open(_ context.Context, ref site.BlobRef) (io.ReadCloser, error) {
 	r, err := a.n.blobs.Open(ref)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, blob.ErrDamaged) {
-		a.n.fetch.Fetch(ref, a.n.holders(ref))
+		from, near := a.n.holders(ref)
+		a.n.fetch.Fetch(ref, from, near)
 		return nil, fmt.Errorf("%w (%w)", fs.ErrNotExist, err)
 	}
 	if err != nil {

@@ -26,7 +26,8 @@ import (
 func (n *Node) wanted() (out []replica.Want) {
 	for _, ref := range n.state.Blobs() {
 		if !n.blobs.Has(ref) {
-			out = append(out, replica.Want{Ref: ref, From: n.holders(ref)})
+			from, near := n.holders(ref)
+			out = append(out, replica.Want{Ref: ref, From: from, Near: near, Yield: !n.ours(ref)})
 		}
 	}
 	for _, id := range n.kept.list() {
@@ -44,7 +45,8 @@ func (n *Node) wanted() (out []replica.Want) {
 }
 
 // ours says whether this box holds what its site keeps of a recording of another
-// site: of those that can be reached, the one that the name falls to.
+// site, or is the first to fetch one of its own: of those that can be reached, the
+// one that the name falls to.
 func (n *Node) ours(ref site.BlobRef) bool {
 	self := n.id.Node()
 	for _, id := range n.copyOrder(n.member.Site, ref) {
@@ -68,9 +70,14 @@ func (n *Node) copyOrder(of site.ID, ref site.BlobRef) (out []site.NodeID) {
 	return out
 }
 
-// holders are the nodes that may have a recording that our mailboxes name.
-func (n *Node) holders(ref site.BlobRef) []replica.Peer {
-	return n.holdersFor(n.state, n.member.Site, ref)
+// holders are the nodes that may have a recording that our mailboxes name. The
+// first near of them are of our site.
+func (n *Node) holders(ref site.BlobRef) (out []replica.Peer, near int) {
+	out = n.holdersFor(n.state, n.member.Site, ref)
+	for near < len(out) && n.siteID(site.NodeID(out[near])) == n.member.Site {
+		near++
+	}
+	return out, near
 }
 
 // holdersFor lists those of the mailbox's home, those where the message was left,
@@ -107,8 +114,8 @@ func (n *Node) bring(ctx context.Context, ref site.BlobRef) error {
 	if n.blobs.Has(ref) {
 		return nil
 	}
-	from := n.holders(ref)
-	n.fetch.Fetch(ref, from)
+	from, near := n.holders(ref)
+	n.fetch.Fetch(ref, from, near)
 	start, moved, have := n.now(), n.now(), int64(-1)
 	for {
 		wctx, cancel := context.WithTimeout(ctx, 500*time.Millisecond)

@@ -170,3 +170,30 @@ func TestRecordingsKeepToTheirRate(t *testing.T) {
 		t.Errorf("status says %d", got)
 	}
 }
+
+// TestAPairTakesARecordingFromElsewhereOnce: a message left at another site is
+// wanted by both boxes of its home at once, and comes over the WAN once.
+func TestAPairTakesARecordingFromElsewhereOnce(t *testing.T) {
+	a := newBox(t, "a").up("")
+	b := newBox(t, "b").up(a.invite("0002"))
+	b2 := newBox(t, "b2").up(a.invite("0002"))
+	v := b.user("260", "Bo")
+	until(t, "a knows Bo", func() bool { _, ok := a.n.state.Entry(v.ID); return ok })
+	until(t, "b2 knows Bo", func() bool { _, ok := b2.n.state.Entry(v.ID); return ok })
+	sent := func() int64 { return a.n.mesh.Stats(b.peer()).Out + a.n.mesh.Stats(b2.peer()).Out }
+	before := sent()
+	said := make([]byte, 600_000)
+	for i := range said {
+		said[i] = byte(i * i >> 3)
+	}
+	ref := a.leaves(v.ID, said)
+	until(t, "both boxes of its home have it", func() bool { return b.n.blobs.Has(ref) && b2.n.blobs.Has(ref) })
+	got := sent() - before
+	t.Logf("%d bytes left a for a recording of %d", got, len(said))
+	if got > int64(len(said))*5/4 {
+		t.Errorf("%d bytes left a for a recording of %d", got, len(said))
+	}
+	if !bytes.Equal(b.says(ref), said) || !bytes.Equal(b2.says(ref), said) {
+		t.Error("something else came")
+	}
+}

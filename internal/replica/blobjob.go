@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -101,10 +102,20 @@ func (b *Blobs) plan(wg *sync.WaitGroup) {
 // choose asks the best holder that may be asked now.
 func (b *Blobs) choose(wg *sync.WaitGroup, w Want, now time.Time, later func(time.Time)) {
 	helping := b.jobs[w.Ref] != nil
-	for _, p := range w.From {
+	for i, p := range w.From {
 		h := b.holder(p)
-		if said, lacks := h.lacks[w.Ref]; lacks && now.Before(said.Add(lastPause)) {
-			later(said.Add(lastPause))
+		said, lacks := h.lacks[w.Ref]
+		if near := i < w.Near && lacks && !helping && !h.gone; near && (said.coming || w.Yield && b.yields(w.Ref, now)) {
+			pause := nearPause
+			if !said.coming {
+				pause = yieldFor / 4
+			}
+			if again := said.at.Add(pause); now.Before(again) {
+				later(again)
+				return
+			}
+		} else if lacks && now.Before(said.at.Add(lastPause)) {
+			later(said.at.Add(lastPause))
 			continue
 		}
 		if !h.lied.IsZero() && now.Before(h.lied.Add(lastPause)) {
@@ -128,9 +139,27 @@ func (b *Blobs) choose(wg *sync.WaitGroup, w Want, now time.Time, later func(tim
 	}
 }
 
+// yields says whether another box still has the time to begin with a recording.
+func (b *Blobs) yields(ref site.BlobRef, now time.Time) bool {
+	since, ok := b.yielded[ref]
+	if !ok {
+		since, b.yielded[ref] = now, now
+	}
+	return now.Before(since.Add(yieldFor))
+}
+
 // report tells Progress of what somebody waits for and what is on its way.
 func (b *Blobs) report(front, wants []Want) {
 	coming := map[site.BlobRef]Progress{}
+	asking := map[site.BlobRef][]Peer{}
+	for p, t := range b.active {
+		asking[t.job.ref] = append(asking[t.job.ref], p)
+	}
+	wanted := make(map[site.BlobRef]bool, len(wants))
+	for _, w := range wants {
+		wanted[w.Ref] = true
+	}
+	maps.DeleteFunc(b.yielded, func(ref site.BlobRef, _ time.Time) bool { return !wanted[ref] })
 	for i, w := range wants {
 		j := b.jobs[w.Ref]
 		if j == nil && i >= len(front) {
@@ -146,8 +175,12 @@ func (b *Blobs) report(front, wants []Want) {
 		}
 		for _, p := range w.From {
 			h := b.holder(p)
-			_, lacks := h.lacks[w.Ref]
+			said, lacks := h.lacks[w.Ref]
+			if said.coming && said.have > x.Have && !h.gone {
+				x.Have, x.Size = said.have, said.size
+			}
 			switch t := b.active[p]; {
+			case said.coming && !h.gone: // it comes from there then
 			case lacks:
 				x.Lack++
 			case !h.lied.IsZero() && h.lied.Add(lastPause).After(b.cfg.Now()):
@@ -161,7 +194,7 @@ func (b *Blobs) report(front, wants []Want) {
 		coming[w.Ref] = x
 	}
 	b.mu.Lock()
-	b.coming = coming
+	b.coming, b.asking = coming, asking
 	b.mu.Unlock()
 }
 

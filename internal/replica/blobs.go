@@ -33,13 +33,24 @@ const (
 
 	partTime = 30 * time.Second // a holder may take this long to send a part
 	atOnce   = 2                // holders that send us something at the same time
-	ahead    = 4 * mostChunk    // of one recording, held until what proves it is here
+
+	// How often a box on our LAN is asked again for what is on its way there, and
+	// how long one that goes first may take to begin.
+	nearPause = 5 * time.Second
+	yieldFor  = 5 * time.Second
+	ahead     = 4 * mostChunk // of one recording, held until what proves it is here
 )
 
 // A Want is a recording this node should have, and who may have it, best first.
 type Want struct {
 	Ref  site.BlobRef
 	From []Peer
+	// Near is how many of From, from the first on, are on our own LAN and want it,
+	// too. While it is on its way to one of them, nobody else is asked: it crosses
+	// the WAN once.
+	Near int
+	// Yield says that one of these goes first: it is given a moment to begin.
+	Yield bool
 }
 
 // BlobConfig is what Blobs needs. Everything without a default is required.
@@ -84,11 +95,13 @@ type Blobs struct {
 	front  []Want     // asked for on demand, newest first
 	coming map[site.BlobRef]Progress
 	sought map[site.BlobRef][]Peer // who asked for what was not here
+	asking map[site.BlobRef][]Peer // who was asked for what
 
 	// owned by Run
 	jobs    map[site.BlobRef]*errand
 	active  map[Peer]*transfer
 	holders map[Peer]*holder
+	yielded map[site.BlobRef]time.Time // since when another box goes first
 	timer   *time.Timer
 	changed bool // somebody else may be asked now
 }
@@ -112,13 +125,20 @@ type blobEvent struct {
 
 // holder is what is known of fetching from a peer.
 type holder struct {
-	lacks map[site.BlobRef]time.Time // it said so, then
+	lacks map[site.BlobRef]lack // it said so
 	pause time.Duration
 	next  time.Time     // do not ask before; zero: now
 	gone  bool          // the last link ended, or could not be had
 	lied  time.Time     // it sent something that is not the recording
 	old   bool          // its parts prove nothing
 	least time.Duration // that an answer has taken since the link came up
+}
+
+// lack is what a holder said of a recording that it does not have.
+type lack struct {
+	at         time.Time
+	coming     bool  // it is on its way there from elsewhere
+	have, size int64 // so much of so much is there
 }
 
 type wantFrame struct {
@@ -145,6 +165,14 @@ type refFrame struct {
 	Ref []byte `cbor:"1,keyasint"`
 }
 
+// noneFrame has more than a refFrame, which the version before ignores.
+type noneFrame struct {
+	Ref    []byte `cbor:"1,keyasint"`
+	Coming bool   `cbor:"2,keyasint,omitempty"` // from another one than who asks
+	Have   int64  `cbor:"3,keyasint,omitempty"` // bytes that are here
+	Size   int64  `cbor:"4,keyasint,omitempty"` // of so many
+}
+
 // NewBlobs returns a Blobs that works once Run is called and Config.Blobs hands
 // it the engine's frames.
 func NewBlobs(cfg BlobConfig) (*Blobs, error) {
@@ -153,7 +181,8 @@ func NewBlobs(cfg BlobConfig) (*Blobs, error) {
 	}
 	return &Blobs{cfg: cfg, bucket: disk.NewBucket(cfg.Disk, "blobacks"), events: make(chan blobEvent, 256), poke: make(chan struct{}, 1),
 		done: make(chan struct{}), serve: make(chan struct{}, 4), jobs: map[site.BlobRef]*errand{},
-		active: map[Peer]*transfer{}, holders: map[Peer]*holder{}, coming: map[site.BlobRef]Progress{}, sought: map[site.BlobRef][]Peer{}}, nil
+		active: map[Peer]*transfer{}, holders: map[Peer]*holder{}, coming: map[site.BlobRef]Progress{}, sought: map[site.BlobRef][]Peer{}, asking: map[site.BlobRef][]Peer{},
+		yielded: map[site.BlobRef]time.Time{}}, nil
 }
 
 // Poke says that what is wanted may have changed, or that there is reason to
@@ -165,11 +194,12 @@ func (b *Blobs) Poke() {
 	}
 }
 
-// Fetch puts a recording before all others: somebody waits to hear it.
-func (b *Blobs) Fetch(ref site.BlobRef, from []Peer) {
+// Fetch puts a recording before all others: somebody waits to hear it. near is
+// as Want.Near.
+func (b *Blobs) Fetch(ref site.BlobRef, from []Peer, near int) {
 	b.mu.Lock()
 	b.front = slices.DeleteFunc(b.front, func(w Want) bool { return w.Ref == ref })
-	b.front = append([]Want{{ref, from}}, b.front[:min(len(b.front), 31)]...)
+	b.front = append([]Want{{Ref: ref, From: from, Near: near}}, b.front[:min(len(b.front), 31)]...)
 	b.mu.Unlock()
 	b.Poke()
 }
@@ -291,14 +321,14 @@ func (b *Blobs) event(ctx context.Context, wg *sync.WaitGroup, ev blobEvent) {
 			b.part(wg, ev.peer, p, now)
 		}
 	case frameNone:
-		var r refFrame
+		var r noneFrame
 		if cbor.Unmarshal(body, &r) == nil && len(r.Ref) == 32 {
 			h, ref := b.holder(ev.peer), site.BlobRef(r.Ref)
 			if t := b.active[ev.peer]; t != nil && t.job.ref == ref { // else nobody asked
 				if h.lacks == nil {
-					h.lacks = map[site.BlobRef]time.Time{}
+					h.lacks = map[site.BlobRef]lack{}
 				}
-				h.lacks[ref] = now
+				h.lacks[ref] = lack{now, r.Coming, max(r.Have, 0), max(r.Size, 0)}
 				b.failed(t, errLacks, now)
 			}
 		}

@@ -29,6 +29,7 @@ type audio struct {
 	wants   [][]Want
 	arrived [][]site.BlobRef
 	rate    int
+	rates   map[int]int // of some nodes
 	stops   []func()
 	harm    []func(mesh.Frame) mesh.Frame // what becomes of frames that a node sends; nil: nothing
 	ids     []Peer
@@ -78,7 +79,14 @@ func (f *fleet) audio() *audio {
 				defer a.mu.Unlock()
 				a.arrived[i] = append(a.arrived[i], r)
 			},
-			Budget: func(Peer) int { a.mu.Lock(); defer a.mu.Unlock(); return a.rate },
+			Budget: func(Peer) int {
+				a.mu.Lock()
+				defer a.mu.Unlock()
+				if r, ok := a.rates[i]; ok {
+					return r
+				}
+				return a.rate
+			},
 		})
 		if err != nil {
 			f.t.Fatal(err)
@@ -161,7 +169,7 @@ func TestRecordingsFollowTheirEntriesAndAreAcknowledged(t *testing.T) {
 		ref, p := a.record(t, 0, 300_000)
 		empty, none := a.record(t, 0, 0)
 		// Node 1 believes that node 2 has it; node 2 does not, node 0 does.
-		a.want(1, Want{ref, []Peer{f.nodes[2].id, f.nodes[0].id}}, Want{empty, []Peer{f.nodes[0].id}})
+		a.want(1, Want{Ref: ref, From: []Peer{f.nodes[2].id, f.nodes[0].id}}, Want{Ref: empty, From: []Peer{f.nodes[0].id}})
 		a.wait(t, 1, ref, 10*time.Second)
 		a.wait(t, 1, empty, 10*time.Second)
 		a.same(t, 1, ref, p)
@@ -193,7 +201,7 @@ func TestInterruptedFetchGoesOnWhereItStopped(t *testing.T) {
 		a.rate = 20_000
 		a.mu.Unlock()
 		ref, p := a.record(t, 0, 400_000)
-		a.want(1, Want{ref, []Peer{f.nodes[0].id}})
+		a.want(1, Want{Ref: ref, From: []Peer{f.nodes[0].id}})
 		time.Sleep(8 * time.Second)
 		got, _ := a.stores[1].Part(ref)
 		if got < 50_000 || got > 250_000 {
@@ -227,11 +235,11 @@ func TestWhatSomebodyWaitsForComesFirst(t *testing.T) {
 		var wants []Want
 		for i := range 5 {
 			ref, _ := a.record(t, 0, 100_000+i)
-			wants = append(wants, Want{ref, []Peer{f.nodes[0].id}})
+			wants = append(wants, Want{Ref: ref, From: []Peer{f.nodes[0].id}})
 		}
 		a.want(1, wants...)
 		time.Sleep(100 * time.Millisecond)
-		a.blobs[1].Fetch(wants[4].Ref, wants[4].From)
+		a.blobs[1].Fetch(wants[4].Ref, wants[4].From, 0)
 		for _, w := range wants {
 			a.wait(t, 1, w.Ref, time.Minute)
 		}
@@ -253,7 +261,7 @@ func TestACallSlowsARecordingAtOnce(t *testing.T) {
 		a.rate = 4_000
 		a.mu.Unlock()
 		ref, _ := a.record(t, 0, 100_000)
-		a.want(1, Want{ref, []Peer{f.nodes[0].id}})
+		a.want(1, Want{Ref: ref, From: []Peer{f.nodes[0].id}})
 		time.Sleep(10 * time.Second)
 		if got, _ := a.stores[1].Part(ref); got > 45_000 {
 			t.Fatalf("%d bytes in 10 s, the budget is 4 kB/s", got)
@@ -276,7 +284,7 @@ func TestAFalsePartCostsItsSenderTheLink(t *testing.T) {
 			defer a.stop()
 			f.net.Delay(5 * time.Millisecond)
 			ref, p := a.record(t, 0, 300_000)
-			a.want(2, Want{ref, []Peer{f.nodes[0].id}})
+			a.want(2, Want{Ref: ref, From: []Peer{f.nodes[0].id}})
 			a.wait(t, 2, ref, 20*time.Second)
 			a.mu.Lock()
 			a.rate = 60_000
@@ -296,7 +304,7 @@ func TestAFalsePartCostsItsSenderTheLink(t *testing.T) {
 			if !first { // it comes to help
 				slices.Reverse(from)
 			}
-			a.want(1, Want{ref, from})
+			a.want(1, Want{Ref: ref, From: from})
 			a.wait(t, 1, ref, 30*time.Second)
 			a.same(t, 1, ref, p)
 			time.Sleep(time.Second)
@@ -324,13 +332,13 @@ func TestTwoHoldersSendPartsOfOneRecording(t *testing.T) {
 		defer a.stop()
 		f.net.Delay(5 * time.Millisecond)
 		ref, p := a.record(t, 0, 1_000_000)
-		a.want(2, Want{ref, []Peer{f.nodes[0].id}})
+		a.want(2, Want{Ref: ref, From: []Peer{f.nodes[0].id}})
 		a.wait(t, 2, ref, 20*time.Second)
 		a.mu.Lock()
 		a.rate = 20_000
 		a.mu.Unlock()
 		start := time.Now()
-		a.want(1, Want{ref, []Peer{f.nodes[0].id, f.nodes[2].id}})
+		a.want(1, Want{Ref: ref, From: []Peer{f.nodes[0].id, f.nodes[2].id}})
 		time.Sleep(10 * time.Second)
 		if p, ok := a.blobs[1].Progress(ref); !ok || p.Asked != 2 || p.Size != 1_000_000 || p.Have < 100_000 {
 			t.Errorf("progress after 10 s: %+v %v", p, ok)
@@ -362,7 +370,7 @@ func TestARecordingComesWhenThereIsRoom(t *testing.T) {
 		defer a.stop()
 		ref, p := a.record(t, 0, 100_000)
 		a.free.Store(0)
-		a.want(1, Want{ref, []Peer{f.nodes[0].id}})
+		a.want(1, Want{Ref: ref, From: []Peer{f.nodes[0].id}})
 		time.Sleep(time.Minute)
 		if have, _ := a.stores[1].Part(ref); have != 0 {
 			t.Fatalf("%d bytes were stored on a full disk", have)
@@ -381,9 +389,9 @@ func TestWhoAskedInVainIsToldWhenItIsThere(t *testing.T) {
 		a := f.audio()
 		defer a.stop()
 		ref, p := a.record(t, 0, 50_000)
-		a.want(2, Want{ref, []Peer{f.nodes[1].id}})
+		a.want(2, Want{Ref: ref, From: []Peer{f.nodes[1].id}})
 		time.Sleep(5 * time.Second)
-		a.want(1, Want{ref, []Peer{f.nodes[0].id}})
+		a.want(1, Want{Ref: ref, From: []Peer{f.nodes[0].id}})
 		a.wait(t, 1, ref, 10*time.Second)
 		a.wait(t, 2, ref, 10*time.Second)
 		a.same(t, 2, ref, p)
@@ -417,7 +425,7 @@ func TestRecordingsCrossVersions(t *testing.T) {
 		}
 		a.mu.Unlock()
 		ref, p := a.record(t, 0, 200_000)
-		a.want(1, Want{ref, []Peer{f.nodes[0].id}})
+		a.want(1, Want{Ref: ref, From: []Peer{f.nodes[0].id}})
 		a.wait(t, 1, ref, 20*time.Second)
 		a.same(t, 1, ref, p)
 		if proven != 0 {

@@ -50,7 +50,7 @@ func (b *Blobs) answer(ctx context.Context, to Peer, w wantFrame) {
 	r, err := b.cfg.Store.OpenSealed(ref)
 	if err != nil {
 		b.seeks(to, ref)
-		b.send(to, mesh.Bulk, frameNone, refFrame{ref[:]})
+		b.send(to, mesh.Bulk, frameNone, b.none(to, ref))
 		if b.cfg.Store.Has(ref) { // it came at this moment
 			b.send(to, mesh.Bulk, frameHave, refFrame{ref[:]})
 		}
@@ -83,6 +83,17 @@ func (b *Blobs) answer(ctx context.Context, to Peer, w wantFrame) {
 		return
 	}
 	b.paced(ctx, to, rate, p)
+}
+
+// none is the answer to who asks for a recording that is not here.
+func (b *Blobs) none(to Peer, ref site.BlobRef) noneFrame {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	f := noneFrame{Ref: ref[:], Coming: slices.ContainsFunc(b.asking[ref], func(p Peer) bool { return p != to })}
+	if f.Coming {
+		f.Have, f.Size = b.coming[ref].Have, b.coming[ref].Size
+	}
+	return f
 }
 
 // most that is remembered of what others asked for in vain.
