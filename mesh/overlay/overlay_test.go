@@ -235,3 +235,30 @@ func TestBetweenSitesOneSpeaks(t *testing.T) {
 		}
 	}
 }
+
+// TestWhatACutCosts: a cut that sorts boxes at random is the worst: whoever is high
+// up in the tree and loses most of its children adopts theirs, and so on. The mean
+// stays small whatever the size; what the one at the top has to try does not.
+func TestWhatACutCosts(t *testing.T) {
+	for _, sites := range []int{1_000, 10_000} {
+		for _, parts := range []int{2, 4} {
+			rnd := rand.New(rand.NewPCG(uint64(sites), uint64(parts)))
+			members := fleet(rnd, sites)
+			p := New(members)
+			part := map[id]int{}
+			for _, m := range members {
+				part[m.Node] = rnd.IntN(parts)
+			}
+			sum, most := 0, 0
+			for _, m := range members {
+				n := len(p.Neighbours(m.Node, func(o id) bool { return part[o] != part[m.Node] }))
+				sum, most = sum+n, max(most, n)
+			}
+			mean := float64(sum) / float64(len(members))
+			t.Logf("%d sites in %d parts: a box has %.1f neighbours or tried them, one box %d", sites, parts, mean, most)
+			if mean > 12 {
+				t.Errorf("%d sites in %d parts: a box tries %.1f others", sites, parts, mean)
+			}
+		}
+	}
+}
