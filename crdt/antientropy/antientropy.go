@@ -231,6 +231,7 @@ type Machine struct {
 	peers map[Peer]*peer
 	away  map[Peer]*peer // linked, and no neighbours at the moment
 	order []Peer
+	near  []Peer                // of order, those that are linked or share a scope and may be dialled; nil: to be listed anew
 	told  map[crdt.Scope]uint64 // arrivals up to here may be sent
 	ready Ready
 }
@@ -320,7 +321,7 @@ func New(v View) *Machine {
 // Configure replaces the neighbours. Links of those that stay go on.
 func (m *Machine) Configure(ns []Neighbour) {
 	old := m.peers
-	m.peers, m.order = map[Peer]*peer{}, nil
+	m.peers, m.order, m.near = map[Peer]*peer{}, nil, nil
 	for _, n := range ns {
 		p := old[n.Peer]
 		delete(old, n.Peer)
@@ -364,6 +365,7 @@ func (m *Machine) LinkUp(id Peer) {
 		m.away[id] = p
 	}
 	p.leave()
+	m.near = nil
 	p.linked, p.heard, p.scopes, p.pushed, p.push = true, false, nil, nil, 0
 	p.link++
 	p.sent, p.got = memory{}, memory{}
@@ -391,6 +393,7 @@ func (m *Machine) LinkDown(id Peer) {
 	delete(m.away, id)
 	if p := m.peers[id]; p != nil {
 		p.leave()
+		m.near = nil
 		p.linked, p.heard, p.scopes, p.pushed = false, false, nil, nil
 		p.sent, p.got = memory{}, memory{}
 	}

@@ -8,7 +8,7 @@ import (
 
 // pump sends what is owed and fits the window, and names whom to dial.
 func (m *Machine) pump() {
-	for _, id := range m.order {
+	for _, id := range m.toLookAt() {
 		p := m.peers[id]
 		if p.linked {
 			if p.heard {
@@ -20,6 +20,23 @@ func (m *Machine) pump() {
 			m.ready.Dial = append(m.ready.Dial, id)
 		}
 	}
+}
+
+// toLookAt lists, in their order, the neighbours that may be owed something: of
+// 30,000 that is a dozen, as long as nothing waits for a holder of its scope.
+func (m *Machine) toLookAt() []Peer {
+	if len(m.view.Outbox()) > 0 {
+		return m.order
+	}
+	if m.near == nil {
+		m.near = make([]Peer, 0, 16)
+		for _, id := range m.order {
+			if p := m.peers[id]; p.linked || len(p.Shared) > 0 && !p.Pause {
+				m.near = append(m.near, id)
+			}
+		}
+	}
+	return m.near
 }
 
 // pumpPeer goes through the scopes in their order: what trust says comes before

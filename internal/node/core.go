@@ -101,7 +101,9 @@ func (t topology) Neighbours() (out []antientropy.Neighbour) {
 	relays := n.relays(members)
 	near := map[site.NodeID]bool{} // in the tree, or in the place of whom this node found unreachable
 	for _, id := range p.Neighbours(n.id.Node(), n.away(n.outside())) {
-		near[site.NodeID(id)] = true
+		if !n.unheard(id) { // it is taken as a guest when it comes
+			near[site.NodeID(id)] = true
+		}
 	}
 	// Beside the tree, sites share the state of those that they keep.
 	kept := n.kept.list()

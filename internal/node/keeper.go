@@ -117,10 +117,10 @@ func (n *Node) reviewKept() (pending bool) {
 		want[s] = true
 	}
 	n.kept.mu.Unlock()
-	for _, sc := range n.engine.Status().Scopes {
-		x, ok := sc.Scope.Site()
+	for _, sc := range n.engine.Scopes() {
+		x, ok := sc.Site()
 		id := site.ID(x)
-		if !ok || id == own || sc.Changes == 0 {
+		if !ok || id == own {
 			continue
 		}
 		s := n.kept.state(id)

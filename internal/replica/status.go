@@ -68,6 +68,20 @@ type Only struct {
 	Bytes   int64
 }
 
+// Scopes lists of what there is something here, in the order of
+// crdt.Scope.Compare.
+func (e *Engine) Scopes() (out []crdt.Scope) {
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	for name, sc := range e.scopes {
+		if sc.set.Len() > 0 {
+			out = append(out, name)
+		}
+	}
+	slices.SortFunc(out, crdt.Scope.Compare)
+	return out
+}
+
 // Status looks at everything at one moment.
 func (e *Engine) Status() Status {
 	e.mu.RLock()

@@ -31,9 +31,10 @@ type Book struct {
 	nodes   map[site.NodeID][]*Grant
 	revoked map[site.NodeID]*Revocation
 	cheats  map[site.NodeID]bool
-	all     []Standing      // what Standings answers; nil: something moved since
-	waiting map[string]bool // records of grants in the set whose issuer is unknown
-	looked  int             // how many grants there were when all other tables were read
+	sites   map[site.ID][]site.NodeID // who ever had a grant for a site, by id
+	all     []Standing                // what Standings answers; nil: something moved since
+	waiting map[string]bool           // records of grants in the set whose issuer is unknown
+	looked  int                       // how many grants there were when all other tables were read
 
 	admins    map[AdminID]*Admin
 	adminsOut map[AdminID]crdt.Stamp // when each was revoked, at first
@@ -42,7 +43,7 @@ type Book struct {
 // NewBook returns the book of a fleet that knows no member yet.
 func NewBook(f *Founding) *Book {
 	return &Book{fleet: f.ID(), founding: f, grants: map[crdt.Ref]*Grant{}, depth: map[crdt.Ref]int{},
-		nodes: map[site.NodeID][]*Grant{}, revoked: map[site.NodeID]*Revocation{}, cheats: map[site.NodeID]bool{},
+		nodes: map[site.NodeID][]*Grant{}, sites: map[site.ID][]site.NodeID{}, revoked: map[site.NodeID]*Revocation{}, cheats: map[site.NodeID]bool{},
 		admins: map[AdminID]*Admin{}, adminsOut: map[AdminID]crdt.Stamp{}}
 }
 
@@ -78,7 +79,12 @@ func (b *Book) add(g *Grant) error {
 		return fmt.Errorf("grant of node %s: %w: %d grants up to the root, at most %d", g.Node(), ErrChain, depth, MaxChain)
 	}
 	b.grants[id], b.depth[id], b.all = g, depth, nil
-	b.nodes[g.Node()] = append(b.nodes[g.Node()], g)
+	n := g.Node()
+	b.nodes[n] = append(b.nodes[n], g)
+	at, had := slices.BinarySearchFunc(b.sites[g.Site], n, func(x, y site.NodeID) int { return bytes.Compare(x[:], y[:]) })
+	if !had {
+		b.sites[g.Site] = slices.Insert(b.sites[g.Site], at, n)
+	}
 	return nil
 }
 
@@ -214,8 +220,18 @@ func (b *Book) standings() []Standing {
 
 // Members lists the grants in force, by node id; with site set, that site's.
 func (b *Book) Members(of site.ID) (out []*Grant) {
+	if !of.IsZero() {
+		b.mu.RLock()
+		defer b.mu.RUnlock()
+		for _, n := range b.sites[of] {
+			if g, err := b.member(n); err == nil && g.Site == of {
+				out = append(out, g)
+			}
+		}
+		return out
+	}
 	for _, s := range b.standings() {
-		if s.Void == nil && (of.IsZero() || s.Grant.Site == of) {
+		if s.Void == nil {
 			out = append(out, s.Grant)
 		}
 	}
