@@ -25,14 +25,14 @@ func Over(base *Set) *Set {
 }
 
 // Of what is over a base, live, dots and tables have only what is otherwise than
-// there: a nil entry is gone.
+// there: in dots a nil entry is gone, of live lost says so.
 
 // entry is a live change, nil if there is none.
 func (s *Set) entry(id ID) *entry {
-	if e, ok := s.live[id]; ok || s.base == nil {
+	if e := s.live.get(id); e != nil || s.base == nil || s.lost[id] {
 		return e
 	}
-	return s.base.live[id]
+	return s.base.live.get(id)
 }
 
 // own is an entry that may be altered.
@@ -40,23 +40,25 @@ func (s *Set) own(e *entry) *entry {
 	if s.base == nil {
 		return e
 	}
-	if mine := s.live[e.id]; mine != nil {
+	if mine := s.live.get(e.id); mine != nil {
 		return mine
 	}
-	if s.base.live[e.id] == nil {
+	if s.base.live.get(e.id) == nil {
 		return e // it is being added
 	}
 	mine := *e
-	s.live[e.id] = &mine
+	s.live.put(&mine)
 	return &mine
 }
 
 func (s *Set) drop(id ID) {
-	if s.base != nil && s.base.live[id] != nil {
-		s.live[id] = nil
-		return
+	s.live.drop(id)
+	if s.base != nil && s.base.live.get(id) != nil {
+		if s.lost == nil {
+			s.lost = map[ID]bool{}
+		}
+		s.lost[id] = true
 	}
-	delete(s.live, id)
 }
 
 // dot is the first live change of a dot, nil if there is none.
@@ -130,16 +132,16 @@ func (s *Set) overSketch(key riblt.Key) *riblt.Sketch {
 	if b := s.base.Sketch(key); b != nil {
 		k = b.Clone()
 	} else {
-		for id := range s.base.live {
-			k.Add(key.Symbol(id[:]))
-		}
+		s.base.live.each(func(e *entry) { k.Add(key.Symbol(e.id[:])) })
 	}
-	for id, e := range s.live {
-		switch was := s.base.live[id] != nil; {
-		case e == nil:
+	s.live.each(func(e *entry) {
+		if s.base.live.get(e.id) == nil {
+			k.Add(key.Symbol(e.id[:]))
+		}
+	})
+	for id := range s.lost {
+		if s.live.get(id) == nil { // else it came back
 			k.Remove(key.Symbol(id[:]))
-		case !was:
-			k.Add(key.Symbol(id[:]))
 		}
 	}
 	return k

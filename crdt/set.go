@@ -47,7 +47,7 @@ type Effect struct {
 // and whatever covers a coverer has seen what that one saw.
 type Set struct {
 	scope  Scope
-	live   map[ID]*entry
+	live   idMap
 	tables map[uint16]map[string]*record // records that have, or had, a live cell or a final
 	dots   map[Dot]*entry                // one live change per dot; more are in twins
 	twins  map[Dot][]*entry
@@ -55,6 +55,7 @@ type Set struct {
 
 	sketches []*riblt.Sketch // of the live ids, last used first
 	size     int             // live changes
+	lost     map[ID]bool     // of the base, gone here
 	base     *Set            // what it began with, shared and never altered; nil: nothing. See Over
 }
 
@@ -91,7 +92,7 @@ func (r *record) find(name string) (int, bool) {
 
 // NewSet returns the empty set of a scope.
 func NewSet(scope Scope) *Set {
-	return &Set{scope: scope, live: map[ID]*entry{}, tables: map[uint16]map[string]*record{}, dots: map[Dot]*entry{}, twins: map[Dot][]*entry{}}
+	return &Set{scope: scope, tables: map[uint16]map[string]*record{}, dots: map[Dot]*entry{}, twins: map[Dot][]*entry{}}
 }
 
 // Scope of the set.
@@ -142,7 +143,7 @@ func (s *Set) Add(c *Change) (fx Effect) {
 		return fx
 	}
 	fx.Live = true
-	s.live[e.id] = e
+	s.live.put(e)
 	s.size++
 	s.hash.Add(e.id)
 	s.sketch(e.id, true)

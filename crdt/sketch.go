@@ -34,9 +34,7 @@ func (s *Set) Sketch(key riblt.Key) *riblt.Sketch {
 			k = s.overSketch(key)
 		} else {
 			k = riblt.NewSketch(key, SketchCells)
-			for id := range s.live {
-				k.Add(key.Symbol(id[:]))
-			}
+			s.live.each(func(e *entry) { k.Add(key.Symbol(e.id[:])) })
 		}
 		if len(s.sketches) < MaxSketches {
 			s.sketches = append(s.sketches, nil)
@@ -64,17 +62,13 @@ func (s *Set) sketch(id ID, live bool) {
 
 // EachID calls fn for every live change, in no order.
 func (s *Set) EachID(fn func(ID)) {
-	for id, e := range s.live {
-		if e != nil {
-			fn(id)
-		}
-	}
+	s.live.each(func(e *entry) { fn(e.id) })
 	if s.base == nil {
 		return
 	}
-	for id := range s.base.live {
-		if _, mine := s.live[id]; !mine {
-			fn(id)
+	s.base.live.each(func(e *entry) {
+		if !s.lost[e.id] && s.live.get(e.id) == nil {
+			fn(e.id)
 		}
-	}
+	})
 }

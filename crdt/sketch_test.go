@@ -94,7 +94,7 @@ func large(b *testing.B) *Set {
 	for i := range uint64(300_000) {
 		var id ID
 		binary.BigEndian.PutUint64(id[:], i*0x9e3779b97f4a7c15)
-		s.live[id] = &entry{id: id}
+		s.live.put(&entry{id: id})
 		s.size++
 	}
 	return s

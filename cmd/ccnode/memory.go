@@ -13,9 +13,9 @@ import (
 // (an import, a compaction of the store) although nothing is allocated any more.
 const (
 	headroom  = 32 << 20 // garbage before the next collection
-	leastGOGC = 50       // beyond 64 MB of live data processor time counts more
+	leastGOGC = 20       // beyond 160 MB of live data processor time counts more
 	mostGOGC  = 200
-	lookFirst = time.Second / 4  // after the start, while the state is read; then
+	lookFirst = time.Second / 4  // after the start, while what is kept grows; then
 	lookEvery = 10 * time.Second // less and less often
 	quiet     = 8 << 20          // allocated between two looks
 	firstTrim = 1                // quiet looks before memory is given back,
@@ -45,7 +45,7 @@ func thrift(ctx context.Context) {
 	}
 	s := []metrics.Sample{{Name: "/gc/heap/live:bytes"}, {Name: "/gc/heap/allocs:bytes"},
 		{Name: "/memory/classes/heap/objects:bytes"}, {Name: "/memory/classes/heap/free:bytes"}}
-	percent, still, allocated := leastGOGC, 0, uint64(0) // reading the state makes much garbage
+	percent, still, allocated, before := leastGOGC, 0, uint64(0), uint64(0) // reading the state makes much garbage
 	debug.SetGCPercent(percent)
 	debug.SetMemoryLimit(leastRoom)
 	pause := lookFirst
@@ -57,10 +57,14 @@ func thrift(ctx context.Context) {
 			return
 		case <-look.C:
 		}
-		pause = min(2*pause, lookEvery)
-		look.Reset(pause)
 		metrics.Read(s)
 		live, allocs := s[0].Value.Uint64(), s[1].Value.Uint64()
+		pause = min(2*pause, lookEvery)
+		if live > before+before/16 { // a large state is being read: its limit grows with it
+			pause = lookFirst
+		}
+		before = live
+		look.Reset(pause)
 		debug.SetMemoryLimit(room(live))
 		if want := gogc(live); want < percent*9/10 || want > percent*11/10 {
 			debug.SetGCPercent(want)
@@ -73,6 +77,9 @@ func thrift(ctx context.Context) {
 		allocated = allocs
 		if still == firstTrim || still == lastTrim || s[2].Value.Uint64()+s[3].Value.Uint64() > live+mostIdle {
 			debug.FreeOSMemory()
+			if still == firstTrim || still == lastTrim {
+				pageOut()
+			}
 		}
 	}
 }

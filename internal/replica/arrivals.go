@@ -1,6 +1,7 @@
 package replica
 
 import (
+	"encoding/binary"
 	"maps"
 	"slices"
 
@@ -12,7 +13,8 @@ import (
 type arrivals struct {
 	head  uint64 // the last number given
 	order []arrival
-	at    map[crdt.ID]uint64
+	at    map[uint64]uint32  // where in order, by the beginning of the id
+	odd   map[crdt.ID]uint32 // those whose id begins like another's
 	dead  int
 
 	authors []crdt.NodeID
@@ -31,19 +33,64 @@ func (a *arrivals) over() arrivals {
 
 // number is that of a live change.
 func (a *arrivals) number(id crdt.ID) (n uint64, ok bool) {
-	if n, ok = a.at[id]; ok || a.base == nil {
-		return n, ok
+	if i, ok := a.place(id); ok {
+		return a.order[i].n, true
 	}
-	n, ok = a.base.at[id]
+	if a.base == nil {
+		return 0, false
+	}
+	n, ok = a.base.number(id)
 	return n, ok && !a.gone[n]
+}
+
+// begins is the beginning of an id. Two that begin alike are rare, unless
+// somebody made them so.
+func begins(id crdt.ID) uint64 { return binary.LittleEndian.Uint64(id[:]) }
+
+// place is where a change is in order. A map of beginnings takes a quarter of
+// one of ids.
+func (a *arrivals) place(id crdt.ID) (i uint32, ok bool) {
+	if i, ok = a.at[begins(id)]; ok && a.order[i].id == id {
+		return i, true
+	}
+	i, ok = a.odd[id]
+	return i, ok
+}
+
+// index enters the places of order from one on.
+func (a *arrivals) index(from int) {
+	for i := from; i < len(a.order); i++ {
+		id := a.order[i].id
+		if a.order[i].n == 0 {
+			continue
+		}
+		if a.at == nil {
+			a.at = map[uint64]uint32{}
+		}
+		if j, taken := a.at[begins(id)]; taken && a.order[j].id != id {
+			if a.odd == nil {
+				a.odd = map[crdt.ID]uint32{}
+			}
+			a.odd[id] = uint32(i)
+			continue
+		}
+		a.at[begins(id)] = uint32(i)
+	}
+}
+
+// again enters all places anew.
+func (a *arrivals) again() {
+	a.at, a.odd = make(map[uint64]uint32, len(a.order)), nil
+	a.index(0)
 }
 
 // count is how many changes have a number.
 func (a *arrivals) count() int {
+	n := len(a.order) - a.dead
 	if a.base == nil {
-		return len(a.at)
+		return n
 	}
-	return len(a.at) + len(a.base.at) - len(a.gone)
+	return n + a.base.count() - len(a.gone)
 }
 
 type arrival struct {
@@ -72,11 +119,8 @@ func (a *arrivals) add(n uint64, id crdt.ID, peer Peer, author crdt.NodeID, size
 		a.author[author], a.authors, a.shares = by, append(a.authors, author), append(a.shares, crdt.Share{})
 	}
 	a.shares[by].Add(size)
-	if a.at == nil {
-		a.at = map[crdt.ID]uint64{}
-	}
 	a.order = append(a.order, arrival{n, id, peer, int32(size), by})
-	a.at[id] = n
+	a.index(len(a.order) - 1)
 	a.head = max(a.head, n)
 }
 
@@ -108,7 +152,8 @@ func (a *arrivals) remove(id crdt.ID) uint64 {
 	if !ok {
 		return 0
 	}
-	if _, own := a.at[id]; !own {
+	i, own := a.place(id)
+	if !own {
 		i := a.base.find(n)
 		for a.base.order[i].n != n {
 			i++
@@ -118,10 +163,10 @@ func (a *arrivals) remove(id crdt.ID) uint64 {
 		a.gone[n] = true
 		return n
 	}
-	delete(a.at, id)
-	i := a.find(n)
-	for a.order[i].n != n { // pruned ones before it; it is there, because at has it
-		i++
+	if j, ok := a.at[begins(id)]; ok && j == i {
+		delete(a.at, begins(id))
+	} else {
+		delete(a.odd, id)
 	}
 	a.shares[a.order[i].by].Remove(int(a.order[i].size))
 	a.order[i] = arrival{}
@@ -129,6 +174,7 @@ func (a *arrivals) remove(id crdt.ID) uint64 {
 	if a.dead > 64 && a.dead > len(a.order)/2 {
 		a.order = slices.DeleteFunc(a.order, func(x arrival) bool { return x.n == 0 })
 		a.dead = 0
+		a.again()
 	}
 	return n
 }
@@ -164,4 +210,5 @@ func (a *arrivals) sortByNumber() {
 		}
 		return 0
 	})
+	a.again()
 }

@@ -107,11 +107,11 @@ func (s *State) Repair(ctx context.Context) (n int, err error) {
 	for _, t := range []uint16{TableGroup, TableMenu} {
 		users = slices.AppendSeq(users, maps.Keys(s.ix.records[t]))
 	}
-	for rec, e := range s.ix.entries { // entries of users that were purged, or lost with their last box
-		if e.Home == s.cfg.Site && s.ix.users[e.User] == nil && rec == trust.SiteRecord(s.cfg.Site, e.User) {
+	s.ix.each(func(e *Entry) { // entries of users that were purged, or lost with their last box
+		if e.Home == s.cfg.Site && s.ix.users[e.User] == nil {
 			users = append(users, e.User)
 		}
-	}
+	})
 	s.mu.RUnlock()
 	n, err = s.syncDirectory(ctx, users...)
 	wrapped, werr := s.careKeys(ctx)

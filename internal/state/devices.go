@@ -123,7 +123,7 @@ func (s *State) Credentials(username, realm string) (out []Credential) {
 		if ours && len(number) == own.ExtLen {
 			number = own.Code + number
 		}
-		for _, e := range s.ix.numbers[number] {
+		for _, e := range s.ix.of(number) {
 			if e.Home == s.cfg.Site {
 				for _, id := range s.ix.phones[e.User] {
 					take(s.ix.devices[id])

@@ -15,14 +15,14 @@ import (
 // its home.
 type Entry struct {
 	User        site.RecordID
-	Number      string // <code><extension>
-	Name        string
 	Home        site.ID
-	E164        string
-	Written     crdt.Stamp // of the number; of a clash the older one is meant
 	Disabled    bool
 	NoVoicemail bool
-	Kind        EntryKind
+	Kind        EntryKind  // so ordered, an entry takes 80 bytes and not 96
+	Written     crdt.Stamp // of the number; of a clash the older one is meant
+	Number      string     // <code><extension>
+	Name        string
+	E164        string
 }
 
 // An EntryKind says what answers at a number.
@@ -52,7 +52,9 @@ func readEntry(r reader) (*Entry, bool) {
 		string(w.Home[:trust.PrefixSize]) != r.rec[:trust.PrefixSize] || w.Number == "" {
 		return nil, false
 	}
-	return &Entry{User: site.RecordID([]byte(r.rec[trust.PrefixSize:])), Number: w.Number, Name: w.Name, Home: site.ID(w.Home), E164: w.E164,
+	text := w.Number + w.Name + w.E164 // one piece of memory
+	name, alias := len(w.Number), len(w.Number)+len(w.Name)
+	return &Entry{User: site.RecordID([]byte(r.rec[trust.PrefixSize:])), Number: text[:name], Name: text[name:alias], Home: site.ID(w.Home), E164: text[alias:],
 		Written: crdt.Stamp(w.Written), Disabled: w.Disabled, NoVoicemail: w.NoVoicemail, Kind: EntryKind(w.Kind)}, true
 }
 
@@ -86,7 +88,7 @@ func unheard(r reader) bool {
 func (s *State) Lookup(number string) []Entry {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	list := s.ix.numbers[number]
+	list := s.ix.of(number)
 	if len(list) == 0 {
 		return nil
 	}
@@ -101,7 +103,7 @@ func (s *State) Lookup(number string) []Entry {
 func (s *State) Entry(user site.RecordID) (Entry, bool) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	if e := s.ix.byUser[user]; e != nil {
+	if e := s.ix.listing.users[user]; e != nil {
 		return *e, true
 	}
 	return Entry{}, false
@@ -123,16 +125,14 @@ func (s *State) Service(id site.RecordID) (Entry, bool) {
 func (s *State) Entries() int {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	return len(s.ix.entries)
+	return s.ix.len()
 }
 
 func (s *State) Directory() []Entry {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	out := make([]Entry, 0, len(s.ix.entries))
-	for _, e := range s.ix.entries {
-		out = append(out, *e)
-	}
+	out := make([]Entry, 0, s.ix.len())
+	s.ix.each(func(e *Entry) { out = append(out, *e) })
 	return out
 }
 

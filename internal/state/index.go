@@ -2,7 +2,6 @@ package state
 
 import (
 	"bytes"
-	"cmp"
 	"fmt"
 	"maps"
 	"runtime/debug"
@@ -24,9 +23,7 @@ type index struct {
 	nodes  map[site.NodeID]*Node
 	places map[site.FeatureName]site.Placement
 
-	entries map[string]*Entry   // by directory record
-	numbers map[string][]*Entry // number, E.164 → all who claim it
-	byUser  map[site.RecordID]*Entry
+	listing
 
 	roaming map[site.RecordID]site.ID // the site that a user's telephones visit
 	keepers map[site.ID]Keeping       // of this state's site
@@ -46,7 +43,7 @@ type index struct {
 
 func newIndex() index {
 	return index{sites: map[site.ID]*Site{}, codes: map[string]*Site{}, nodes: map[site.NodeID]*Node{}, places: map[site.FeatureName]site.Placement{},
-		entries: map[string]*Entry{}, numbers: map[string][]*Entry{}, byUser: map[site.RecordID]*Entry{}, roaming: map[site.RecordID]site.ID{},
+		listing: newListing(), roaming: map[site.RecordID]site.ID{},
 		users: map[site.RecordID]*User{}, devices: map[site.RecordID]*device{}, phones: map[site.RecordID][]site.RecordID{},
 		messages: map[site.RecordID]*site.Message{}, boxes: map[site.RecordID]map[site.RecordID]*site.Message{},
 		audio: map[site.BlobRef]map[site.RecordID]*site.Message{}, torn: map[crdt.Cell]struct{}{},
@@ -228,15 +225,9 @@ func (s *State) index(v View, scope crdt.Scope, t uint16, rec string) (mailbox s
 }
 
 func (s *State) indexEntry(r reader) {
-	if old := s.ix.entries[r.rec]; old != nil {
-		delete(s.ix.entries, r.rec)
-		delete(s.ix.byUser, old.User)
-		s.unlist(old)
-	}
+	s.ix.drop(r.rec)
 	if e, ok := readEntry(r); ok {
-		s.ix.entries[r.rec] = e
-		s.ix.byUser[e.User] = e
-		s.list(e)
+		s.ix.put(e)
 	}
 }
 
@@ -244,29 +235,10 @@ func (s *State) indexEntry(r reader) {
 func (s *State) indexService(r reader) {
 	if old := s.ix.services[r.rec]; old != nil {
 		delete(s.ix.services, r.rec)
-		s.unlist(old)
+		s.ix.unclaim(old)
 	}
 	if e, ok := readEntry(r); ok && e.Kind != UserEntry {
 		s.ix.services[r.rec] = e
-		s.list(e)
-	}
-}
-
-func (s *State) unlist(e *Entry) {
-	for _, n := range e.names() {
-		s.ix.numbers[n] = slices.DeleteFunc(slices.Clone(s.ix.numbers[n]), func(x *Entry) bool { return x == e })
-		if len(s.ix.numbers[n]) == 0 {
-			delete(s.ix.numbers, n)
-		}
-	}
-}
-
-func (s *State) list(e *Entry) {
-	for _, n := range e.names() {
-		list := append(slices.Clone(s.ix.numbers[n]), e)
-		slices.SortFunc(list, func(a, b *Entry) int {
-			return cmp.Or(cmp.Compare(a.Written, b.Written), bytes.Compare(a.User[:], b.User[:]))
-		})
-		s.ix.numbers[n] = list
+		s.ix.claim(e)
 	}
 }

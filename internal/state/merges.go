@@ -153,12 +153,7 @@ func sortMerges(ms []Merge) {
 // cheap enough for every status.
 func (s *State) OpenMerges() int {
 	s.mu.RLock()
-	n := len(s.ix.torn)
-	for _, list := range s.ix.numbers {
-		if len(list) > 1 {
-			n++
-		}
-	}
+	n := len(s.ix.torn) + len(s.ix.clashes)
 	deleted := s.deleted()
 	s.mu.RUnlock()
 	if len(deleted) > 0 {
@@ -396,10 +391,7 @@ func (s *State) unseenEdits(v View, of recordKey) (m Merge, ok bool) {
 func (s *State) clashes(v View) (out []Merge) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	for number, list := range s.ix.numbers {
-		if len(list) < 2 {
-			continue
-		}
+	for number, list := range s.ix.clashes {
 		m := Merge{ID: mergeID(MergeNumber, crdt.Cell{Record: number}), Kind: MergeNumber, Record: "number " + number, Field: "user", InForce: list[0].Name,
 			Why: "each site rings its own; elsewhere, and of two of one site, the one that had the number first", Do: "both go on being reachable; give one of them another number"}
 		for _, e := range list {

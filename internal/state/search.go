@@ -81,11 +81,11 @@ func (s *State) Search(q Search) (out []User, more bool) {
 			}
 		}
 	}
-	for _, e := range s.ix.entries {
+	s.ix.each(func(e *Entry) {
 		if s.ix.users[e.User] == nil && (q.Home.IsZero() || e.Home == q.Home) && has(e.Name, e.Number, e.E164) {
 			take(e.Number, e.User)
 		}
-	}
+	})
 	slices.SortFunc(all, found.compare)
 	if q.Limit > 0 && len(all) > q.Limit {
 		all, more = all[:q.Limit], true
@@ -94,7 +94,7 @@ func (s *State) Search(q Search) (out []User, more bool) {
 	for _, f := range all {
 		if u := s.ix.users[f.id]; u != nil {
 			out = append(out, s.dress(*u))
-		} else if e := s.ix.byUser[f.id]; e != nil {
+		} else if e := s.ix.listing.users[f.id]; e != nil {
 			out = append(out, s.dress(e.user()))
 		}
 	}

@@ -120,7 +120,7 @@ func checkGroup(s *State, g site.Group, id site.RecordID) error {
 			return fmt.Errorf("member %.20q: %w: a user's id", m, ErrInvalid)
 		}
 		s.mu.RLock()
-		known := s.ix.byUser[u] != nil
+		known := s.ix.listing.users[u] != nil
 		s.mu.RUnlock()
 		if !known {
 			return fmt.Errorf("member %s: %w", m, ErrNotFound)

@@ -97,7 +97,7 @@ func (s *State) dress(u User) User {
 		}
 	}
 	if !u.Deleted {
-		for _, e := range s.ix.numbers[u.Number] {
+		for _, e := range s.ix.of(u.Number) {
 			if e.User != u.ID {
 				u.Clash = append(u.Clash, e.User)
 			}
@@ -134,7 +134,7 @@ func (s *State) User(id site.RecordID) (User, error) {
 	s.mu.RLock()
 	u := s.ix.users[id]
 	var out User
-	switch e := s.ix.byUser[id]; {
+	switch e := s.ix.listing.users[id]; {
 	case u != nil:
 		out = s.dress(*u)
 	case e != nil:
@@ -176,11 +176,11 @@ func (s *State) Find(who string) (site.RecordID, error) {
 	}
 	var found []Entry
 	s.mu.RLock()
-	for _, e := range s.ix.entries {
+	s.ix.each(func(e *Entry) {
 		if who != "" && strings.EqualFold(e.Name, who) {
 			found = append(found, *e)
 		}
-	}
+	})
 	s.mu.RUnlock()
 	switch len(found) {
 	case 1:
