@@ -91,7 +91,7 @@ func userCommand(s *settings) *cobra.Command {
 			return s.show(u, func(t *table) { userRows(t, u) })
 		},
 	}
-	c.AddCommand(create, setCommand(s), list, get,
+	c.AddCommand(create, importCommand(s), setCommand(s), list, get,
 		userVerb(s, "delete", "Delete a user; 30 days to restore", func(p *api.UserPatch) { p.Deleted = ptr(true) }),
 		userVerb(s, "restore", "Bring a deleted user back", func(p *api.UserPatch) { p.Deleted = ptr(false) }),
 		userVerb(s, "disable", "Shut a user out; wins over everything done meanwhile elsewhere", func(p *api.UserPatch) { p.Disabled = ptr(true) }),

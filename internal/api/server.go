@@ -181,6 +181,7 @@ func register(h huma.API, b Backend) {
 	registerDoctor(h, b)
 	registerGateways(h, b)
 	registerSalvage(h, b)
+	registerBulk(h, b)
 	registerHeld(h, b)
 	registerAdmins(h, b)
 	huma.Register(h, op("check", post, "/check", "Try to reach every peer now", "node"),

@@ -179,21 +179,15 @@ func (s *State) syncDirectory(ctx context.Context, users ...site.RecordID) (n in
 			}
 		})
 	}
+	var ms []Mutation
 	for by, ws := range lines {
-		for len(ws) > 0 {
-			part, size := ws[:min(len(ws), crdt.MaxWrites)], 0
-			for i, w := range part {
-				if size += len(w.Value) + 80; size > crdt.MaxChange-400 {
-					part = part[:i]
-					break
-				}
-			}
-			if _, err := s.commit(ctx, Mutation{Scope: crdt.Fleet, By: by, Writes: part}); err != nil {
-				return n, fmt.Errorf("write %d directory entries: %w", len(ws), err)
-			}
-			n += len(part)
-			ws = ws[len(part):]
+		ms = append(ms, packed(crdt.Fleet, by, slices.Collect(slices.Chunk(ws, 1)))...)
+	}
+	for i, err := range s.commitAll(ctx, ms) {
+		if err != nil {
+			return n, fmt.Errorf("write %d directory entries: %w", len(ms[i].Writes), err)
 		}
+		n += len(ms[i].Writes)
 	}
 	return n, nil
 }

@@ -31,62 +31,11 @@ func (s *State) Create(ctx context.Context, by string, n Spec) (User, error) {
 	}
 	s.write.Lock()
 	defer s.write.Unlock()
-	number, err := s.number(n.Number)
-	if err == nil {
-		err = s.free(number, site.RecordID{})
-	}
-	if err == nil {
-		err = checkText("name", n.Name, 120)
-	}
-	if err == nil {
-		err = checkE164(n.E164)
-	}
-	if err == nil && n.E164 != "" {
-		err = s.free(n.E164, site.RecordID{})
-	}
+	user, ws, err := s.newUser(&n)
 	if err != nil {
 		return fail(err)
 	}
-	if n.Password == "" {
-		if n.Password, err = s.newPassword(); err != nil {
-			return fail(err)
-		}
-	} else if err := checkPassword(n.Password); err != nil {
-		return fail(err)
-	}
-	user, err := s.newID()
-	if err != nil {
-		return fail(err)
-	}
-	phone, err := s.newID()
-	if err != nil {
-		return fail(err)
-	}
-	sec, err := s.sealSecret(phone, secret{Password: n.Password})
-	if err != nil {
-		return fail(err)
-	}
-	m := Mutation{Scope: s.scope}
-	add := func(table uint16, id site.RecordID, f string, value []byte) {
-		m.Writes = append(m.Writes, crdt.Write{Table: table, Record: string(id[:]), Field: f, Value: value})
-	}
-	add(TableUser, user, userNumber, []byte(number))
-	add(TableUser, user, userName, []byte(n.Name))
-	if n.E164 != "" {
-		add(TableUser, user, userE164, []byte(n.E164))
-	}
-	if n.PIN != "" {
-		pin, err := s.sealPIN(user, n.PIN)
-		if err != nil {
-			return fail(err)
-		}
-		add(TableUser, user, userPIN, pin)
-	}
-	add(TableDevice, phone, devUser, user[:])
-	add(TableDevice, phone, devSecret, sec)
-	if n.SHA256 {
-		add(TableDevice, phone, devSHA256, boolValue(true))
-	}
+	m := Mutation{Scope: s.scope, Writes: ws}
 	s.cfg.Engine.View(func(v View) {
 		ref, ws := s.person(v, by)
 		m.By, m.Writes = ref, append(m.Writes, ws...)
@@ -103,6 +52,66 @@ func (s *State) Create(ctx context.Context, by string, n Spec) (User, error) {
 		u.Devices[i].Password = n.Password
 	}
 	return u, nil
+}
+
+// newUser checks what is asked for against what is here, and says what to write.
+// A password that is made is put into n. s.write is held.
+func (s *State) newUser(n *Spec) (user site.RecordID, ws []crdt.Write, err error) {
+	number, err := s.number(n.Number)
+	if err == nil {
+		err = s.free(number, user)
+	}
+	if err == nil {
+		err = checkText("name", n.Name, 120)
+	}
+	if err == nil {
+		err = checkE164(n.E164)
+	}
+	if err == nil && n.E164 != "" {
+		err = s.free(n.E164, user)
+	}
+	switch {
+	case err != nil:
+	case n.Password == "":
+		n.Password, err = s.newPassword()
+	default:
+		err = checkPassword(n.Password)
+	}
+	if err != nil {
+		return user, nil, err
+	}
+	if user, err = s.newID(); err != nil {
+		return user, nil, err
+	}
+	phone, err := s.newID()
+	if err != nil {
+		return user, nil, err
+	}
+	sec, err := s.sealSecret(phone, secret{Password: n.Password})
+	if err != nil {
+		return user, nil, err
+	}
+	add := func(table uint16, id site.RecordID, f string, value []byte) {
+		ws = append(ws, crdt.Write{Table: table, Record: string(id[:]), Field: f, Value: value})
+	}
+	add(TableUser, user, userNumber, []byte(number))
+	add(TableUser, user, userName, []byte(n.Name))
+	if n.E164 != "" {
+		add(TableUser, user, userE164, []byte(n.E164))
+	}
+	if n.PIN != "" {
+		pin, err := s.sealPIN(user, n.PIN)
+		if err != nil {
+			return user, nil, err
+		}
+		add(TableUser, user, userPIN, pin)
+	}
+	add(TableDevice, phone, devUser, user[:])
+	add(TableDevice, phone, devSecret, sec)
+	if n.SHA256 {
+		add(TableDevice, phone, devSHA256, boolValue(true))
+	}
+	return user, ws, nil
 }
 
 // follow brings the directory after a record. The record is durable: if this

@@ -202,6 +202,8 @@ func (s *State) number(typed string) (string, error) {
 		return "", fmt.Errorf("number %q: %w: this site has no record yet; wait until it has caught up", typed, ErrState)
 	case len(typed) == own.ExtLen:
 		return own.Code + typed, nil
+	case len(typed) == len(own.Code)+own.ExtLen && strings.HasPrefix(typed, own.Code):
+		return typed, nil
 	}
 	for _, x := range s.Sites() {
 		if ext, ok := strings.CutPrefix(typed, x.Code); ok && len(ext) == x.ExtLen {

@@ -1,14 +1,10 @@
 package box
 
 import (
-	"fmt"
 	"os"
 	"strconv"
-	"sync"
 	"testing"
 	"time"
-
-	"carrierclass.net/ccnode/internal/api"
 )
 
 // TestMemoryOfMany is a box with 300,000 users, after a restart. CCNODE_USERS
@@ -24,23 +20,7 @@ func TestMemoryOfMany(t *testing.T) {
 	b := newBox(t)
 	b.up("--domain", "shops.example", "--site", "01", "--extension-digits", "6")
 	begun := time.Now()
-	var making sync.WaitGroup
-	next := make(chan int)
-	for range 64 {
-		making.Go(func() {
-			for i := range next {
-				n := api.NewUser{Number: fmt.Sprintf("%06d", i), Name: fmt.Sprintf("Person with the number %06d", i), Password: fmt.Sprintf("secret-%06d", i)}
-				if _, err := ask[api.User](b, "POST", "/users", n); err != nil {
-					t.Error(err)
-				}
-			}
-		})
-	}
-	for i := range users {
-		next <- i
-	}
-	close(next)
-	making.Wait()
+	b.imports(staff(t, users))
 	t.Logf("%d users made in %.0f s; then %d MB resident", users, time.Since(begun).Seconds(), b.rss()>>20)
 	b.term()
 	begun = time.Now()
