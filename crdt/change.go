@@ -64,9 +64,10 @@ type Change struct {
 	Writes []Write
 	Ext    map[uint64][]byte // signed extras, as raw CBOR
 
-	raw []byte
-	id  ID
-	dot Dot
+	raw    []byte
+	id     ID
+	dot    Dot
+	former []Dot // see ExtFormer
 }
 
 // wire forms: strings of raw bytes are CBOR byte strings.
@@ -149,6 +150,10 @@ func Seal(c *Change, fleet FleetID, sign func(msg []byte) []byte) error {
 func (c *Change) fix() {
 	c.id = sha256.Sum256(c.raw[:len(c.raw)-sigSize])
 	c.dot = Dot{MakeActor(c.Node, c.Actor), c.Stamp}
+	c.former = nil
+	if b, ok := c.Ext[ExtFormer]; ok {
+		c.former = decodeFormer(b)
+	}
 }
 
 func message(fleet FleetID, body []byte) []byte {
@@ -245,6 +250,9 @@ func (c *Change) check() error {
 	case len(c.raw) > MaxChange:
 		return no("%d bytes, at most %d", len(c.raw), MaxChange)
 	}
+	if _, ok := c.Ext[ExtFormer]; ok && c.former == nil {
+		return no("what it was before cannot be read")
+	}
 	seen := make(map[Cell]bool, len(c.Writes))
 	for i := range c.Writes {
 		w := &c.Writes[i]
@@ -257,6 +265,8 @@ func (c *Change) check() error {
 			return no("write %d: it has seen a stamp that is not before its own", i)
 		case w.Flags&Final != 0 && (len(c.Writes) != 1 || w.Field != ""):
 			return no("a final stands alone, on a whole record")
+		case w.Table == TableVoid && voidShape(c, w) != "":
+			return no("write %d: %s", i, voidShape(c, w))
 		case seen[c.Cell(i)]:
 			return no("write %d: the same cell twice", i)
 		}

@@ -17,6 +17,7 @@ func Over(base *Set) *Set {
 	}
 	s := NewSet(base.scope)
 	s.base, s.hash, s.size = base, base.hash, base.size
+	s.voids, s.former = maps.Clone(base.voids), maps.Clone(base.former)
 	s.twins = maps.Clone(base.twins)
 	for d, twins := range s.twins {
 		s.twins[d] = slices.Clip(twins)

@@ -52,6 +52,8 @@ type Set struct {
 	dots   map[Dot]*entry                // one live change per dot; more are in twins
 	twins  map[Dot][]*entry
 	hash   LtHash
+	voids  map[voidKey]map[Stamp]bool // what nodes took back
+	former map[ID][]Dot               // of live changes, and those under way: ExtFormer
 
 	sketches []*riblt.Sketch // of the live ids, last used first
 	size     int             // live changes
@@ -134,12 +136,21 @@ func (s *Set) Add(c *Change) (fx Effect) {
 		return Effect{Known: true, Live: true}
 	}
 	e := &entry{id: c.id, dot: c.dot, node: c.Node, by: c.By}
-	if c.Writes[0].Flags&Final != 0 {
+	if len(c.former) > 0 {
+		if s.former == nil {
+			s.former = map[ID][]Dot{}
+		}
+		s.former[c.id] = c.former
+	}
+	switch {
+	case s.Void(c):
+	case c.Writes[0].Flags&Final != 0:
 		s.addFinal(c, e, &fx)
-	} else {
+	default:
 		s.addWrites(c, e, &fx)
 	}
 	if e.refs == 0 {
+		delete(s.former, c.id)
 		return fx
 	}
 	fx.Live = true
@@ -152,9 +163,9 @@ func (s *Set) Add(c *Change) (fx Effect) {
 }
 
 // Seen says that adding c would change nothing: each of its writes is covered by
-// somebody who had seen it, or its record has a final.
+// somebody who had seen it, its record has a final, or its node took it back.
 func (s *Set) Seen(c *Change) bool {
-	if s.entry(c.id) != nil {
+	if s.entry(c.id) != nil || s.Void(c) {
 		return true
 	}
 	e := &entry{id: c.id, dot: c.dot}
@@ -171,7 +182,7 @@ func (s *Set) Seen(c *Change) bool {
 		case r.final != nil:
 		default:
 			at, there := r.find(w.Field)
-			if !there || !slices.ContainsFunc(r.fields[at].vs, func(v version) bool { return v.ctx.Covers(e.dot) }) {
+			if !there || !slices.ContainsFunc(r.fields[at].vs, func(v version) bool { return v.ctx.Covers(e.dot) || slices.ContainsFunc(c.former, v.ctx.Covers) }) {
 				return false
 			}
 		}
@@ -219,13 +230,13 @@ func (s *Set) addWrites(c *Change, e *entry, fx *Effect) {
 				vs = r.fields[at].vs
 			}
 		}
-		if slices.ContainsFunc(vs, func(v version) bool { return v.ctx.Covers(e.dot) }) {
+		if slices.ContainsFunc(vs, func(v version) bool { return s.saw(v.ctx, e) }) {
 			continue // somebody here has seen it, and wrote over it
 		}
 		cell := c.Cell(i)
 		kept := make([]version, 0, 1)
 		for _, v := range vs {
-			if w.Ctx.Covers(v.e.dot) || mutant.Is(mutant.StampOrder) && v.e.dot.Stamp < e.dot.Stamp {
+			if s.saw(w.Ctx, v.e) || mutant.Is(mutant.StampOrder) && v.e.dot.Stamp < e.dot.Stamp {
 				fx.Displaced = append(fx.Displaced, Displaced{cell, s.export(v), c.id})
 				s.release(v.e, fx)
 				continue
@@ -243,6 +254,9 @@ func (s *Set) addWrites(c *Change, e *entry, fx *Effect) {
 			r.fields = slices.Insert(r.fields, at, field{w.Field, kept})
 		}
 		fx.Cells = append(fx.Cells, cell)
+		if w.Table == TableVoid {
+			s.voided(c, w, fx)
+		}
 	}
 }
 
@@ -271,6 +285,7 @@ func (s *Set) release(e *entry, fx *Effect) {
 	s.hash.Remove(e.id)
 	s.sketch(e.id, false)
 	s.forgetDot(e)
+	delete(s.former, e.id)
 	fx.Pruned = append(fx.Pruned, e.id)
 }
 

@@ -14,6 +14,7 @@ type Rules struct {
 	StampOrder     bool // decide what is covered by stamp order, not by context
 	NoFreshOnStale bool // a stale browser tab writes under the node's own actor
 	NoFreshOnRoll  bool // a disk rolled back goes on with its old actor
+	ForgetsOwn     bool // what is written anew after a wrong clock forgets what its author had written before
 }
 
 // replica is one box of the model: a set, an actor, a clock of its own.
@@ -25,6 +26,7 @@ type replica struct {
 	stamp  crdt.Stamp
 	tab    map[crdt.Cell]tab // what somebody's browser still shows
 	backup *replica
+	mended bool // its clock was put right; twice, and set back between, is beyond this model
 }
 
 // tab is one reading a person has before them: what it showed, and its token.
@@ -43,11 +45,13 @@ type Fleet struct {
 	actor uint32
 	// saw says, for each change, which changes its author had before it.
 	saw map[crdt.ID]map[crdt.ID]bool
+	// former is what a change was before it was written again.
+	former map[crdt.ID]crdt.ID
 }
 
 // NewFleet makes n boxes.
 func NewFleet(seed uint64, n int, rules Rules) *Fleet {
-	f := &Fleet{Rules: rules, rnd: rand.New(rand.NewPCG(seed, 1)), saw: map[crdt.ID]map[crdt.ID]bool{}}
+	f := &Fleet{Rules: rules, rnd: rand.New(rand.NewPCG(seed, 1)), saw: map[crdt.ID]map[crdt.ID]bool{}, former: map[crdt.ID]crdt.ID{}}
 	for i := range 3 {
 		for j := range 2 {
 			f.cells = append(f.cells, crdt.Cell{Scope: crdt.Fleet, Table: 1, Record: fmt.Sprintf("r%d", i), Field: string(rune('a' + j))})
@@ -78,6 +82,10 @@ func (f *Fleet) Run(n int) error {
 				if err := f.writeWith(r, cell, tok); err != nil {
 					return err
 				}
+			}
+		case k < 14: // a clock that was wrong is put right
+			if err := f.mend(r); err != nil {
+				return err
 			}
 		case k < 18:
 			f.sync(r, f.boxes[f.rnd.IntN(len(f.boxes))])
@@ -137,7 +145,97 @@ func (f *Fleet) writeWith(r *replica, cell crdt.Cell, seen tab) error {
 	return f.seal(r, actor, []crdt.Write{{Table: cell.Table, Record: cell.Record, Field: cell.Field, Value: []byte{7}, Ctx: ctx}}, seen.ids)
 }
 
-func (f *Fleet) seal(r *replica, actor uint32, ws []crdt.Write, saw []crdt.ID) error {
+// mend is what a box does whose clock was ahead: it writes anew, under an earlier
+// time, what it wrote and others have not seen, and takes the former back
+// (replica, mend.go).
+func (f *Fleet) mend(r *replica) error {
+	if r.mended {
+		return nil
+	}
+	limit := crdt.Stamp(0)
+	for _, c := range f.all {
+		if c.Node != r.node && r.set.Has(c.ID()) {
+			limit = max(limit, c.Stamp)
+		}
+	}
+	mine := map[crdt.ActorID][]crdt.Stamp{} // what it knows of its own, also what was overwritten since
+	var actors []crdt.ActorID
+	for _, c := range r.log {
+		if d := c.Dot(); c.Node == r.node && d.Stamp > limit {
+			if mine[d.Actor] == nil {
+				actors = append(actors, d.Actor)
+			}
+			mine[d.Actor] = append(mine[d.Actor], d.Stamp)
+		}
+	}
+	late := map[crdt.ID]bool{}
+	for _, id := range r.set.After(limit) {
+		late[id] = true
+	}
+	if len(late) == 0 {
+		return nil
+	}
+	type again struct {
+		of    *crdt.Change
+		write crdt.Write
+	}
+	var todo []again
+	for _, c := range f.all { // in the order in which they were written
+		if !late[c.ID()] {
+			continue
+		}
+		if c.Writes[0].Flags&crdt.Final != 0 {
+			return nil
+		}
+		if c.Writes[0].Table == crdt.TableVoid {
+			continue
+		}
+		for i := range c.Writes {
+			for _, v := range r.set.Versions(c.Cell(i)) {
+				if v.ID != c.ID() {
+					continue
+				}
+				w := c.Writes[i]
+				w.Ctx = nil
+				for _, d := range c.Writes[i].Ctx {
+					switch {
+					case d.Stamp <= limit:
+						w.Ctx = append(w.Ctx, d)
+					case !slices.Contains(mine[d.Actor], d.Stamp):
+						return nil // it saw another's that is later: it stays as it is
+					case f.Rules.ForgetsOwn:
+					default: // of ours, what was before counts as seen, too
+						w.Ctx = append(w.Ctx, crdt.Dot{Actor: d.Actor, Stamp: limit})
+					}
+				}
+				todo = append(todo, again{c, w})
+			}
+		}
+	}
+	r.actor, r.stamp, r.mended = f.fresh(), limit, true
+	for _, a := range todo {
+		cell := crdt.Cell{Scope: crdt.Fleet, Table: a.write.Table, Record: a.write.Record, Field: a.write.Field}
+		ctx, behind := crdt.Plan(r.set.Known(cell), append(crdt.Context{}, a.write.Ctx...), crdt.MakeActor(r.node, r.actor))
+		actor := r.actor
+		if behind {
+			actor = f.fresh()
+		}
+		a.write.Ctx = ctx
+		if err := f.seal(r, actor, []crdt.Write{a.write}, []crdt.ID{a.of.ID()}, a.of); err != nil {
+			return err
+		}
+	}
+	for _, a := range actors {
+		for _, w := range crdt.VoidWrites(r.node, a, mine[a]) {
+			if err := f.seal(r, r.actor, []crdt.Write{w}, nil); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (f *Fleet) seal(r *replica, actor uint32, ws []crdt.Write, saw []crdt.ID, of ...*crdt.Change) error {
 	s := crdt.NextStamp(r.stamp, int64(f.rnd.IntN(50))) // clocks far apart
 	for i := range ws {
 		if f.Rules.StampOrder { // "seen" is everything older
@@ -150,11 +248,17 @@ func (f *Fleet) seal(r *replica, actor uint32, ws []crdt.Write, saw []crdt.ID) e
 		s = max(s, ws[i].Ctx.Max()+1)
 	}
 	c := &crdt.Change{Scope: crdt.Fleet, Node: r.node, Actor: actor, Stamp: s, Writes: ws}
+	if len(of) > 0 {
+		c.Ext = crdt.FormerExt(nil, of[0])
+	}
 	if err := crdt.Seal(c, crdt.FleetID{}, func([]byte) []byte { return make([]byte, 64) }); err != nil {
 		return err
 	}
 	r.stamp = s
 	f.saw[c.ID()] = map[crdt.ID]bool{}
+	if len(of) > 0 {
+		f.former[c.ID()] = of[0].ID()
+	}
 	for _, id := range saw {
 		f.saw[c.ID()][id] = true
 	}
@@ -251,7 +355,12 @@ func (f *Fleet) checkSeen(known map[crdt.ID]bool) error {
 		walk(id)
 	}
 	for _, c := range f.all {
-		if !known[c.ID()] || set.Has(c.ID()) || below[c.ID()] {
+		seen := false // also who saw its former has
+		for id, ok := c.ID(), true; ok && !seen; {
+			seen = below[id]
+			id, ok = f.former[id]
+		}
+		if !known[c.ID()] || set.Has(c.ID()) || seen {
 			continue
 		}
 		killed := true

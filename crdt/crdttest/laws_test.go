@@ -37,6 +37,7 @@ func TestMutantsAreCaught(t *testing.T) {
 		"stamp order":                    {StampOrder: true},
 		"no fresh actor for a stale tab": {NoFreshOnStale: true},
 		"no fresh actor after rollback":  {NoFreshOnRoll: true},
+		"written anew, forgets its own":  {ForgetsOwn: true},
 	} {
 		caught := 0
 		for seed := range uint64(300) {

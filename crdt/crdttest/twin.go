@@ -6,6 +6,7 @@ package crdttest
 import (
 	"bytes"
 	"cmp"
+	"encoding/binary"
 	"slices"
 
 	"carrierclass.net/ccnode/crdt"
@@ -36,6 +37,33 @@ func less(a, b *crdt.Change) bool {
 }
 
 func (t *Twin) uncovered(w write) bool {
+	return t.plain(w) && !t.void(w)
+}
+
+// void says that the node which wrote w took it back: by a write of TableVoid
+// that nobody covered.
+func (t *Twin) void(w write) bool {
+	if w.final() || w.c.Writes[0].Table == crdt.TableVoid {
+		return false
+	}
+	for _, o := range t.all {
+		for j, y := range o.Writes {
+			if y.Table != crdt.TableVoid || o.Node != w.c.Node || y.Field[:8] != string(binary.BigEndian.AppendUint64(nil, uint64(w.c.Dot().Actor))) {
+				continue
+			}
+			last := uint64(0)
+			for v := y.Value; len(v) > 0; {
+				d, n := binary.Uvarint(v)
+				if last, v = last+d, v[n:]; last == uint64(w.c.Stamp) && t.plain(write{o, j}) {
+					return true
+				}
+			}
+		}
+	}
+	return false
+}
+
+func (t *Twin) plain(w write) bool {
 	x := w.c.Writes[w.i]
 	for _, o := range t.all {
 		for j, y := range o.Writes {
@@ -48,7 +76,7 @@ func (t *Twin) uncovered(w write) bool {
 				}
 				continue
 			}
-			if !w.final() && o.Cell(j) == w.c.Cell(w.i) && y.Ctx.Covers(w.c.Dot()) {
+			if !w.final() && !t.void(write{o, j}) && o.Cell(j) == w.c.Cell(w.i) && (y.Ctx.Covers(w.c.Dot()) || slices.ContainsFunc(w.c.Former(), y.Ctx.Covers)) {
 				return false
 			}
 		}

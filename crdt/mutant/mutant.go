@@ -30,6 +30,8 @@ const (
 	Unfenced              // a proof that a node signed two changes under one dot means nothing
 	SameMachine           // no fresh actor when the disk is in another machine
 	HeldStays             // held changes are not judged again when trust moves
+	ForgetsOwn            // what is written again forgets what its author had written before
+	NothingVoid           // what was written under a wrong time counts again in its time
 	count
 )
 
@@ -44,5 +46,6 @@ func All() (out []Mutant) {
 func (m Mutant) String() string {
 	return [...]string{"none", "stamp order", "token ignored", "stale token", "no context", "skip disk", "ack unstored", "held forgotten",
 		"outbox volatile", "prune by clock", "rollback", "no doubt", "believing", "echo", "deaf", "xor print",
-		"revoked stays", "regrant wins", "powers stay", "keeps forgotten", "unfenced", "same machine", "held stays"}[m]
+		"revoked stays", "regrant wins", "powers stay", "keeps forgotten", "unfenced", "same machine", "held stays",
+		"forgets own", "nothing void"}[m]
 }

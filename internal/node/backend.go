@@ -175,6 +175,9 @@ func (n *Node) warnings(st replica.Status, s api.Status) (out []string) {
 		out = append(out, fmt.Sprintf("the clock of this box is %v ahead of that of %d other boxes%s: %d changes that were written here wait there until %s by this clock; set the clock (timedatectl set-ntp true)",
 			a.By.Round(time.Second), a.Peers, sure, a.Changes, a.Until.Local().Format("2006-01-02 15:04")))
 	}
+	if st.Slow > 0 {
+		out = append(out, fmt.Sprintf("the clock of this box is %v ahead, other boxes say; the fleet's time is used for changes, and what was written meanwhile was written again; set the clock (timedatectl set-ntp true)", st.Slow.Round(time.Second)))
+	}
 	if !n.synced() {
 		out = append(out, "the clock is not set by NTP; times shown may be wrong")
 	}

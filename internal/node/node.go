@@ -347,7 +347,8 @@ func (n *Node) openState(ctx context.Context, cancel context.CancelCauseFunc, ro
 	n.engine, err = replica.New(replica.Config{
 		Node: crdt.NodeID(n.id.Node()), Fleet: fleet, Auth: chain.Last().ID(), Sign: n.id.Sign,
 		Disk: n.store, Gate: gate{n.book}, Topo: topology{n}, Mesh: n.mesh,
-		Now: n.now, Random: n.rand, Log: n.log.With("room", "replica"), Synced: n.synced, Machine: n.machine(), Blobs: n.fetch, LinkChanged: n.linkChanged,
+		Now: n.now, Random: n.rand, Log: n.log.With("room", "replica"), Synced: n.synced, Wall: n.wall(), Machine: n.machine(), Blobs: n.fetch, LinkChanged: n.linkChanged,
+		Vouches:    trust.Vouches,
 		TrustMoved: func(v replica.View, cells []crdt.Cell) { n.book.Moved(v.Set(crdt.Trust), cells) },
 		Equivocal:  n.equivocal,
 		Offered:    n.offered,

@@ -2,6 +2,7 @@ package node
 
 import (
 	"net/netip"
+	"time"
 
 	"carrierclass.net/ccnode/features/media"
 	"carrierclass.net/ccnode/internal/api"
@@ -20,6 +21,7 @@ type World struct {
 	SIP     func(*edge.Edge) error                            // gives the edge its sockets
 	Media   func(at netip.AddrPort) (media.PacketConn, error) // instead of UDP
 	Synced  func() bool                                       // whether the clock is disciplined
+	Wall    func() time.Time                                  // the time of day that changes are stamped with; nil: Options.Now
 	Machine string                                            // names the hardware
 	Ready   func(api.Backend)                                 // called when phones are served: instead of listeners of the interface
 }
@@ -28,6 +30,14 @@ type World struct {
 type Wire interface {
 	mesh.Mesh
 	Hangup(mesh.PeerID)
+}
+
+// wall is the time of day by this machine; nil: now's.
+func (n *Node) wall() func() time.Time {
+	if w := n.opt.World; w != nil {
+		return w.Wall
+	}
+	return nil
 }
 
 // synced says whether somebody keeps the clock right.

@@ -3,13 +3,15 @@ package replica
 import (
 	"time"
 
+	"carrierclass.net/ccnode/crdt"
 	"carrierclass.net/ccnode/crdt/antientropy"
 	"carrierclass.net/ccnode/mesh"
 )
 
 // A box whose clock is ahead writes what others hold until its time comes
 // (state.md §5). It cannot know by itself: so whoever holds changes that came from
-// their author tells it, when it holds them and at each hello.
+// their author tells it, when it holds them and at each hello. What it does then:
+// mend.go.
 
 // told is what a peer said of changes that were written here and wait there.
 type told struct {
@@ -18,6 +20,7 @@ type told struct {
 	by     time.Duration // ours before its clock
 	count  int
 	synced bool
+	clock  crdt.Stamp // its own, then
 }
 
 // tellAhead tells a peer what is held here of its own.
@@ -45,12 +48,13 @@ func (x *exchange) toldAhead(a antientropy.Ahead) {
 	x.mu.Lock()
 	c := x.contact(a.Peer)
 	news := !c.told.waits(now)
-	c.told = told{at: now, wait: by - tolerance, by: by, count: a.Count, synced: a.Synced}
+	c.told = told{at: now, wait: by - tolerance, by: by, count: a.Count, synced: a.Synced, clock: a.Clock}
 	news = news && c.told.waits(now)
 	x.mu.Unlock()
 	if news {
 		x.e.log.Warn("This box's clock is ahead: what it wrote waits at a neighbour", "peer", mesh.PeerID(a.Peer), "changes", a.Count, "ahead", by, "synced", a.Synced)
 	}
+	x.believe(now)
 }
 
 // waits says whether the time of what waits there has still not come.

@@ -21,6 +21,10 @@ type clock struct {
 	borrowed bool
 	offset   int64 // ms, added to the wall clock while it is clearly wrong
 
+	// What is added to the wall clock since this box was told that it is ahead.
+	// Stored.
+	by int64 // ms
+
 	// When this clock was last looked at, and what it said: if the wall clock jumps
 	// while we run, time goes on from there. Zero: not since the start, or since
 	// a member's time was taken.
@@ -35,9 +39,32 @@ func (k *clock) wrong(ms int64, synced bool) bool {
 		(ms > k.last.Millis()+believeFor.Milliseconds() || ms < k.last.Millis()-tolerance.Milliseconds())
 }
 
+// read is the wall clock with what was found to be wrong with it.
+func (k *clock) read(now time.Time, synced bool) int64 {
+	if synced {
+		return now.UnixMilli()
+	}
+	return now.UnixMilli() + k.by
+}
+
+func near(a, b int64) bool { return max(a-b, b-a) <= tolerance.Milliseconds() }
+
+// correct takes up what was added to the wall clock before a restart, unless that
+// would be before what is on the disk and the wall clock is not.
+func (k *clock) correct(by int64, now time.Time) {
+	if now.UnixMilli() < k.last.Millis() || now.UnixMilli()+by >= k.last.Millis()-tolerance.Milliseconds() {
+		k.by = by
+	}
+}
+
+// restart sets a clock that was ahead: by is added to the wall clock from now on.
+func (k *clock) restart(last crdt.Stamp, by int64) {
+	*k = clock{last: last, by: by}
+}
+
 // wall is the time of day in milliseconds if it is believed, else 0.
 func (k *clock) wall(now time.Time, synced bool) int64 {
-	ms := now.UnixMilli()
+	ms := k.read(now, synced)
 	switch {
 	case !k.wrong(ms, synced):
 		return ms
@@ -50,7 +77,11 @@ func (k *clock) wall(now time.Time, synced bool) int64 {
 // tick follows the wall clock. When it jumps to what is clearly wrong, and when
 // it jumps again while it is, time goes on from what it was.
 func (k *clock) tick(wall, now time.Time, synced bool) {
-	ms := wall.UnixMilli()
+	if went := k.said + now.Sub(k.believed).Milliseconds(); !synced && k.by != 0 && !k.believed.IsZero() &&
+		near(wall.UnixMilli(), went) && !near(wall.UnixMilli()+k.by, went) {
+		k.by = 0 // somebody has set the wall clock
+	}
+	ms := k.read(wall, synced)
 	if k.wrong(ms, synced) {
 		went := k.said + now.Sub(k.believed).Milliseconds()
 		switch off := time.Duration(ms+k.offset-went) * time.Millisecond; {
@@ -68,7 +99,7 @@ func (k *clock) tick(wall, now time.Time, synced bool) {
 // borrow takes the time of a member, if ours is clearly wrong and the member's
 // is not.
 func (k *clock) borrow(theirs crdt.Stamp, now time.Time, synced bool) (took bool) {
-	ms := now.UnixMilli()
+	ms := k.read(now, synced)
 	if !k.wrong(ms, synced) || theirs <= k.last || k.borrowed && theirs.Millis() <= ms+k.offset || theirs.Millis() > k.last.Millis()+believeFor.Milliseconds() {
 		return false
 	}

@@ -30,6 +30,7 @@ type past struct {
 	By     []byte `cbor:"12,keyasint"` // the change that displaced it
 	At     int64  `cbor:"13,keyasint"` // ms, here
 	Saw    *saw   `cbor:"14,keyasint,omitempty"`
+	Bare   bool   `cbor:"15,keyasint,omitempty"` // of no interest to a person: only that this node wrote it, see mend
 }
 
 // saw is the newest that the writer of a version had seen of its cell: two
@@ -69,7 +70,7 @@ type Past struct {
 }
 
 func (p *past) export() (Past, bool) {
-	if len(p.ID) != 32 || len(p.By) != 32 || len(p.Node) != 16 || len(p.Author) != 8 {
+	if p.Bare || len(p.ID) != 32 || len(p.By) != 32 || len(p.Node) != 16 || len(p.Author) != 8 {
 		return Past{}, false
 	}
 	var ctx crdt.Context

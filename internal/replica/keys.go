@@ -19,6 +19,7 @@ import (
 //	drop/<id>           a held change that a person dropped: who, when, why
 //	o/<id>              outbox: a change of a scope not held here
 //	h/<cell><stamp>…    displaced versions
+//	r/<id>              while mending: what a change was written again as
 //	s/…                 the engine's own settings
 //
 // Where something follows a name, the name is preceded by its length.
@@ -26,10 +27,14 @@ var (
 	keyActor   = []byte("s/actor")
 	keyClock   = []byte("s/clock")
 	keyMemory  = []byte("s/memory") // since when history is complete, ms
+	keyWrong   = []byte("s/wrong")  // what time it was while the clock was ahead
+	keyMending = []byte("s/mend")   // there while what was written under a wrong time is written again
 	keyDoubt   = []byte("s/doubt")  // there while a neighbour is still to be asked what the disk lost
 	keyMachine = []byte("s/machine")
 	keyNode    = []byte("s/node")
 )
+
+const prefixAgain = "r/"
 
 func keyChange(id crdt.ID) []byte  { return append([]byte("c/"), id[:]...) }
 func keyHeld(id crdt.ID) []byte    { return append([]byte("held/"), id[:]...) }

@@ -163,6 +163,16 @@ func (e *Engine) read(hurt map[crdt.Scope]bool) error {
 				e.clock.witness(s)
 			}
 		}
+		e.wrongTime = wrongTime{}
+		if b, err := r.Get(keyWrong); err == nil && cbor.Unmarshal(b, &e.wrongTime) == nil {
+			e.clock.correct(e.wrongTime.By, e.wall())
+		}
+		if b, err := r.Get(keyMending); err == nil {
+			var m mending
+			if cbor.Unmarshal(b, &m) == nil {
+				e.mending = &m
+			}
+		}
 		if _, err := r.Get(keyDoubt); err == nil {
 			e.x.doubt = true
 		}
@@ -207,7 +217,9 @@ func (e *Engine) readChanges(r disk.Reader, now time.Time) error {
 			e.plant("merge", raw)
 			sc.stored.Add(c.ID())
 			sc.sizes(c)
-			e.clock.witness(c.Stamp)
+			if !e.wrongTime.has(e.cfg.Node, c) {
+				e.clock.witness(c.Stamp)
+			}
 			stamps[c.ID()] = c.Stamp
 			fx.Displaced = slices.DeleteFunc(fx.Displaced, func(d crdt.Displaced) bool { return e.remembered(r, d, stamps[d.By]) })
 			if erases(c) {
@@ -405,7 +417,9 @@ func (e *Engine) readRest(r disk.Reader, hurt map[crdt.Scope]bool) error {
 			if err != nil {
 				return err
 			}
-			e.clock.witness(c.Stamp)
+			if !e.wrongTime.has(e.cfg.Node, c) {
+				e.clock.witness(c.Stamp)
+			}
 			e.outbox[c.ID()] = &outgoing{change: c, at: time.UnixMilli(o.At)}
 			return nil
 		}),

@@ -225,6 +225,11 @@ func (t *turn) consider(d *delivery, in *incoming) Verdict {
 			t.unhold(id)
 		}
 		return Verdict{Accept, "it is here already"}
+	case view{e}.Set(c.Scope).Void(c):
+		if _, in.again = e.held[id]; in.again {
+			t.unhold(id)
+		}
+		return Verdict{Accept, "its author took it back"}
 	}
 	_, in.again = e.held[id]
 	hold := func(why string) Verdict { return t.hold(d, in, why) }

@@ -208,6 +208,10 @@ type Config struct {
 	// the quota. It is called like Gate.Admit. Nil: no change is.
 	Removal func(c *crdt.Change, v View) bool
 
+	// Vouches says whether a write of the trust scope means the same whoever says it
+	// and when, so that it may be said again under another time. Nil: each does.
+	Vouches func(crdt.Write) bool
+
 	base *Base // in a simulation: what the disk is known to have, see NewStepperOn
 }
 

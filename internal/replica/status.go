@@ -28,6 +28,7 @@ type Status struct {
 	Settled  bool          // nothing is owed to anybody, nothing held, nothing in the outbox
 	Only     Only          // what would be lost with this box
 	Ahead    Ahead         // our own changes wait at others for their time
+	Slow     time.Duration // what is taken off the wall clock, since others said that it is ahead
 
 	// Left counts, by author, changes that others passed on since the start and
 	// that were not kept here, because too many of that author are held already.
@@ -151,6 +152,9 @@ func (e *Engine) Status() Status {
 		st.Only.Bytes += int64(len(o.change.Raw()))
 	}
 	st.Ahead = e.x.ahead(e.cfg.Now())
+	if !e.cfg.Synced() {
+		st.Slow = -time.Duration(e.clock.by) * time.Millisecond
+	}
 	st.Settled = owed == 0 && st.Held == 0 && st.Outbox == 0
 	return st
 }

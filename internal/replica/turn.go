@@ -69,6 +69,7 @@ func (t *turn) full() bool { return t.batch.Bytes() > turnBytes || t.batch.Len()
 
 // turn does one transaction of what waits. It says whether more is waiting.
 func (e *Engine) turn() (more bool) {
+	e.mend()
 	locals, remote := e.inbox.take()
 	if len(locals) == 0 && len(remote) == 0 {
 		return false
@@ -294,6 +295,7 @@ func (e *Engine) merge(t *turn) {
 		e.plant("merge", s.c.Raw())
 		sc.arrivals.add(s.n, id, s.peer, s.c.Node, len(s.c.Raw()))
 		e.clock.witness(s.c.Stamp)
+		e.unholdVoid(s.c, sc.set)
 		if erases(s.c) {
 			fx.Displaced = nil
 			err := e.cfg.Disk.View(func(r disk.Reader) error { return e.eraseHistory(r, s.c.Cell(0)) })
@@ -376,10 +378,14 @@ func (e *Engine) settle(sc *scope, fx crdt.Effect, now time.Time) {
 		e.prune(sc, id)
 	}
 	for _, d := range fx.Displaced {
-		if e.cfg.Remember != nil && !e.cfg.Remember(d.Cell) {
-			continue
+		bare := e.cfg.Remember != nil && !e.cfg.Remember(d.Cell)
+		if bare {
+			if d.Version.Node != e.cfg.Node {
+				continue
+			}
+			d.Version.Value, d.Version.Ctx = nil, nil
 		}
-		e.chores.history = append(e.chores.history, past{
+		e.chores.history = append(e.chores.history, past{Bare: bare,
 			Scope: []byte(d.Cell.Scope), Table: d.Cell.Table, Record: []byte(d.Cell.Record), Field: []byte(d.Cell.Field),
 			Actor: uint64(d.Version.Actor), Stamp: uint64(d.Version.Stamp), ID: d.Version.ID[:], Node: d.Version.Node[:], Author: d.Version.By[:],
 			Value: d.Version.Value, Flags: uint8(d.Version.Flags), By: d.By[:], At: now.UnixMilli(), Saw: newest(d.Version.Ctx),

@@ -114,7 +114,8 @@ func (t *turn) make(m *Mutation) (*crdt.Change, error) {
 	}
 	// The clock moves even if the change is never stored: stamps are cheap.
 	t.last = max(t.last, seen)
-	k := clock{last: t.last}
+	k := e.clock
+	k.last = t.last
 	c.Stamp = k.next(t.wall, t.synced, seen)
 	if err := crdt.Seal(c, e.cfg.Fleet, e.cfg.Sign); err != nil {
 		return nil, fmt.Errorf("make a change of %d writes: %w", len(c.Writes), err)

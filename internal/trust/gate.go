@@ -120,6 +120,12 @@ func (b *Book) mayTrust(g *Grant, c *crdt.Change, w *crdt.Write) error {
 	return nil
 }
 
+// Vouches says whether a write of the trust scope vouches for itself: it means the
+// same whoever says it and when.
+func Vouches(w crdt.Write) bool {
+	return w.Table == TableFounding || w.Table == TableGrant || w.Table == TableProof
+}
+
 // mayRevoke says whether the holder of g may end node n. A node's site is that
 // of its grants, and its grants vouch for themselves.
 func (b *Book) mayRevoke(g *Grant, n site.NodeID) error {

@@ -38,6 +38,7 @@ type box struct {
 	st        *replica.Stepper // nil while it is off
 	life      int              // starts so far
 	skew      time.Duration    // of its time of day
+	synced    bool             // its time of day is kept right
 	links     map[crdt.NodeID]*link
 	dialling  map[crdt.NodeID]bool
 	lost      map[[16]byte]bool
@@ -64,7 +65,7 @@ type box struct {
 
 func newBox(w *world, i int, site [10]byte) *box {
 	seed := sha256.Sum256(binary.BigEndian.AppendUint64([]byte("box"), uint64(i)^w.seed<<20))
-	b := &box{w: w, index: i, site: site, key: ed25519.NewKeyFromSeed(seed[:]), machine: fmt.Sprint("machine ", i), lost: map[[16]byte]bool{}}
+	b := &box{w: w, index: i, site: site, key: ed25519.NewKeyFromSeed(seed[:]), machine: fmt.Sprint("machine ", i), synced: (w.seed+uint64(i))%4 == 3, lost: map[[16]byte]bool{}}
 	sum := sha256.Sum256(b.key.Public().(ed25519.PublicKey))
 	copy(b.id[:], sum[:])
 	copy(b.auth[:], sum[16:])
@@ -110,6 +111,7 @@ func (b *box) start() error {
 			b.w.proofs[b] = c.Node
 			b.pairs = append(b.pairs, [2]*crdt.Change{c, o})
 		},
+		Synced:     func() bool { return b.synced },
 		TrustMoved: b.readTrust, Removal: b.removal,
 		LinkChanged: b.linkChanged, Machine: b.machine, Program: fmt.Sprintf("%q", b.fails)}
 	if base := b.base; base != nil {

@@ -24,6 +24,8 @@ var plays = []directed{
 	{"a box was away, and others went round it", round, false},
 	{"a member hands one box changes whose ids cancel each other", cancelled, false},
 	{"one box's program fails on a change", poisoned, false},
+	{"a clock was ahead, and others say so", func(w *world) bool { return ahead(w, false) }, false},
+	{"a clock was ahead, and is synchronised", func(w *world) bool { return ahead(w, true) }, false},
 	{"a box is revoked, and writes on", revoked, true},
 	{"an issuer is revoked, and some of those whom it admitted are kept", kept, true},
 	{"a box is revoked on one side of a cut, and admitted again on the other", readmitted, true},

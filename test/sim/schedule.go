@@ -172,7 +172,10 @@ func (s *schedule) step() {
 		b.off(false)
 		s.must(b.start())
 	case 6: // the time of day jumps
-		b.skew = []time.Duration{0, -10 * 365 * 24 * time.Hour, 10 * 365 * 24 * time.Hour, -3 * time.Minute, beginning.Sub(time.Unix(0, 0)) * -1, 4 * time.Minute, 8 * time.Minute, 8 * time.Minute}[s.rng.IntN(8)]
+		if b.synced {
+			return
+		}
+		b.skew = []time.Duration{0, -10 * 365 * 24 * time.Hour, 10 * 365 * 24 * time.Hour, -3 * time.Minute, beginning.Sub(time.Unix(0, 0)) * -1, 4 * time.Minute, 8 * time.Minute, 40 * time.Minute}[s.rng.IntN(8)]
 	case 7:
 		b.image = b.medium.Snapshot()
 	case 8: // an old image of the disk, once others have what this box wrote since

@@ -49,7 +49,7 @@ func (b *box) visible(c crdt.Cell) (out []int) {
 		}
 	})
 	slices.Sort(out)
-	return out
+	return slices.Compact(out) // a disk set back makes two of one that is written again; it reads as one
 }
 
 // open reads a cell as a person does who will write it later.

@@ -9,6 +9,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing/synctest"
 	"time"
 
@@ -41,6 +42,8 @@ type box struct {
 	id     mesh.PeerID
 	wires  []*memnet.Node // one for each time it was on
 	life   int
+
+	ahead atomic.Int64 // its time of day, in ns; nobody keeps it right then
 
 	api    api.Backend // nil: off
 	token  string      // of who is logged in there
@@ -113,7 +116,7 @@ func (b *box) start(join string) error {
 				return nil
 			},
 			Media:  func(at netip.AddrPort) (media.PacketConn, error) { return w.air.Listen(at) },
-			Synced: func() bool { return true }, Machine: b.name,
+			Synced: func() bool { return b.ahead.Load() == 0 }, Wall: func() time.Time { return time.Now().Add(time.Duration(b.ahead.Load())) }, Machine: b.name,
 			Ready: func(x api.Backend) { ready <- x },
 		}}
 	done := b.done

@@ -71,6 +71,9 @@ func (w *World) heldBack(args []string) ([]string, error) {
 		out = []string{b.name + " holds nothing back"}
 	}
 	for _, x := range b.api.Status(ctx).Warnings {
+		if strings.Contains(x, "clock of this box is") {
+			out = append(out, b.name+" warns: "+x)
+		}
 		if strings.Contains(x, "more than its share") {
 			out = append(out, b.name+" warns: "+box2(x)+" writes more than its share")
 		}

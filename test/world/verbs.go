@@ -25,6 +25,7 @@ func init() {
 		"share":     (*World).share,     // share 60: changes of a scope that one box may have others keep; said before fleet
 		"crowd":     (*World).crowd,     // crowd 80 at C: users without telephones
 		"owes":      (*World).owes,      // owes at A: for which sites changes wait there
+		"clock":     (*World).clock,     // clock B 2h: its time of day is wrong from now on; clock B right
 		"held":      (*World).heldBack,  // held at A: whose changes wait there, and for what
 		"alike":     (*World).alike,     // alike A B: whether they have the same of what all hold
 		"restart":   (*World).restart,   // restart A: off in order if it is on, and on
@@ -136,6 +137,24 @@ func (w *World) waits(args []string) ([]string, error) {
 		return nil, err
 	}
 	time.Sleep(d)
+	return nil, nil
+}
+
+func (w *World) clock(args []string) ([]string, error) {
+	if err := need(args, 2, "clock B 2h, or clock B right"); err != nil {
+		return nil, err
+	}
+	b, err := w.asked(args[0])
+	if err != nil {
+		return nil, err
+	}
+	d := time.Duration(0)
+	if args[1] != "right" {
+		if d, err = time.ParseDuration(args[1]); err != nil {
+			return nil, err
+		}
+	}
+	b.ahead.Store(int64(d))
 	return nil, nil
 }
 
