@@ -420,6 +420,7 @@ func (x *exchange) drain() {
 		if x.doubt && !x.ask && len(r.Clocks)+len(r.Equal)+len(r.Differ) > 0 && !x.machine.Doubts() {
 			x.doubt = false
 			x.e.chores.dead = append(x.e.chores.dead, keyDoubt)
+			x.believe(now)
 		}
 		for _, c := range r.Clocks {
 			x.compareClocks(c, x.e.wall())

@@ -80,6 +80,27 @@ func TestAStartLeavesTheHistoryAsItIs(t *testing.T) {
 	}
 }
 
+// TestAPowerCutLeavesTheHistory: what was overwritten just before the power went is
+// in the history after, in whatever order a start reads the two.
+func TestAPowerCutLeavesTheHistory(t *testing.T) {
+	n, m := alone(t)
+	n.mustStart(m)
+	time.Sleep(5 * time.Millisecond) // the history begins before
+	for i := range 40 {
+		n.mustPut(siteA, fmt.Sprint("u", i), "name", "Ana")
+		n.mustPut(siteA, fmt.Sprint("u", i), "name", "Anna")
+		m.Crash()
+		n.stop()
+		m.CrashAt(1 << 30)
+		n.mustStart(m)
+		got := pasts(t, n.e, crdt.Cell{Scope: siteA, Table: 1, Record: fmt.Sprint("u", i), Field: "name"})
+		if len(got) != 1 || string(got[0].Version.Value) != "Ana" {
+			t.Fatalf("after power cut %d: %+v", i, got)
+		}
+	}
+	n.stop()
+}
+
 // TestHistoryIsBoundedInBytes: the oldest goes first, wherever it is, and the
 // node says since when it remembers everything.
 func TestHistoryIsBoundedInBytes(t *testing.T) {

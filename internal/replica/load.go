@@ -221,6 +221,9 @@ func (e *Engine) readChanges(r disk.Reader, now time.Time) error {
 				e.clock.witness(c.Stamp)
 			}
 			stamps[c.ID()] = c.Stamp
+			if len(fx.Cells) < len(c.Writes) {
+				fx.Displaced = append(fx.Displaced, passedBy(sc.set, c)...)
+			}
 			fx.Displaced = slices.DeleteFunc(fx.Displaced, func(d crdt.Displaced) bool { return e.remembered(r, d, stamps[d.By]) })
 			if erases(c) {
 				fx.Displaced = nil
@@ -242,6 +245,22 @@ func (e *Engine) readChanges(r disk.Reader, now time.Time) error {
 		}
 	}
 	return err
+}
+
+// passedBy is what of c is covered by what was read before it: what is on the disk
+// comes in the order of ids.
+func passedBy(s *crdt.Set, c *crdt.Change) (out []crdt.Displaced) {
+	for i := range c.Writes {
+		w, cell := &c.Writes[i], c.Cell(i)
+		for _, v := range s.Versions(cell) {
+			if v.ID != c.ID() && v.Ctx.Covers(c.Dot()) {
+				out = append(out, crdt.Displaced{Cell: cell, By: v.ID, Version: crdt.Version{Dot: c.Dot(), ID: c.ID(), Node: c.Node, By: c.By,
+					Value: w.Value, Ctx: w.Ctx, Flags: w.Flags}})
+				break
+			}
+		}
+	}
+	return out
 }
 
 // remembered says whether a version that a start finds covered is in the

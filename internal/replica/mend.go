@@ -97,8 +97,8 @@ func (e *Engine) mend() {
 		}
 	}
 	resume := e.mending != nil
-	if e.readOnly != nil || !resume && to == 0 || now.Before(e.mendNext) {
-		return
+	if e.readOnly != nil || e.x.doubt || !resume && to == 0 || now.Before(e.mendNext) {
+		return // in doubt: perhaps this disk was set back, and all this was done already
 	}
 	e.mendPause = min(max(2*e.mendPause, mendPause), mendPauseMax)
 	e.mendNext = now.Add(e.mendPause)
@@ -478,7 +478,7 @@ func (e *Engine) unholdVoid(c *crdt.Change, set *crdt.Set) {
 // clock is synchronised is believed, or two who agree; nobody, by a box whose own
 // is.
 func (x *exchange) believe(now time.Time) {
-	if x.e.cfg.Synced() {
+	if x.e.cfg.Synced() || x.doubt {
 		return
 	}
 	var to crdt.Stamp

@@ -11,8 +11,9 @@
 // its site; what it knows its pair learns over the LAN.
 //
 // A node that finds a neighbour unreachable goes round it: to the other node of
-// that site, else to that site's own neighbours in the tree. It acts by its own
-// evidence alone, and goes on owing the unreachable one what it owes.
+// that site, else to the first below it in the tree that can be reached, which
+// takes its place. It acts by its own evidence alone, and goes on owing the
+// unreachable one what it owes.
 package overlay
 
 import (
@@ -143,17 +144,11 @@ func (p *Plan) Neighbours(self [16]byte, down func(node [16]byte) bool) (out [][
 		return out
 	}
 	v := &visit{p: p, down: down, add: add, own: own}
-	if own > 0 {
-		v.up(parent(own))
-	}
 	first, end := p.children(own)
 	for i := first; i < end; i++ {
 		v.below(i)
 	}
-	if own > 0 && v.crown {
-		// Everything above is gone: the first of those left is the root for now.
-		v.orphans()
-	}
+	v.above()
 	return out
 }
 
@@ -188,13 +183,15 @@ func (p *Plan) Between(self [16]byte, other [10]byte, down func([16]byte) bool) 
 	return out
 }
 
-// visit walks round what is unreachable.
+// visit walks round what is unreachable. The heir of a place is the place itself if
+// it can be reached, else the first below it that can, in pre-order. An heir stands
+// in all of its place's edges, those of each place between included; so however
+// many are gone, a place has few neighbours, and changes go no further round.
 type visit struct {
-	p     *Plan
-	down  func([16]byte) bool
-	add   func([16]byte)
-	own   int
-	crown bool // no ancestor was reached
+	p    *Plan
+	down func([16]byte) bool
+	add  func([16]byte)
+	own  int
 }
 
 // reach adds the nodes of a site up to the first that is not known to be
@@ -209,23 +206,29 @@ func (v *visit) reach(i int) bool {
 	return false
 }
 
-// up finds the nearest ancestor that can be reached.
-func (v *visit) up(i int) {
-	for {
-		if v.reach(i) {
-			return
+// heir finds the heir of what lies below i, which is gone. Who cannot be dialled, or
+// is slow, is none: nothing is carried over it. What was not tried yet counts as
+// reached.
+func (v *visit) heir(i int) (heir int, ok bool) {
+	first, end := v.p.children(i)
+	for c := first; c < end && v.p.sites[c].class != Leaf; c++ { // leaves come last
+		if c == v.own || v.reach(c) {
+			return c, true
 		}
-		if i == 0 {
-			v.crown = true
-			return
+		if h, ok := v.heir(c); ok {
+			return h, true
 		}
-		i = parent(i)
 	}
+	return 0, false
 }
 
-// below reaches a child, or adopts its children.
+// below reaches the heir of a place below ours. If all that is left there are
+// leaves, they hang from us.
 func (v *visit) below(i int) {
-	if v.reach(i) {
+	if i == v.own || v.reach(i) {
+		return
+	}
+	if _, ok := v.heir(i); ok {
 		return
 	}
 	first, end := v.p.children(i)
@@ -234,39 +237,46 @@ func (v *visit) below(i int) {
 	}
 }
 
-// orphans joins those whose ancestors are all gone: the first site that is left
-// in the order of the tree takes the place of the root.
-func (v *visit) orphans() {
-	for i := range v.p.sites {
-		if i == v.own {
-			// It is ours to do: whoever lost the root, too, hangs from us.
-			for _, c := range v.lost() {
-				v.below(c)
-			}
-			return
-		}
+// above reaches the place above ours or its heir. Where that is us, we have its
+// other edges, too.
+func (v *visit) above() {
+	for i := v.own; i > 0; {
+		i = parent(i)
 		if v.reach(i) {
 			return
+		}
+		h, ok := v.heir(i)
+		if ok && h != v.own {
+			return
+		}
+		if ok {
+			first, end := v.p.children(i)
+			for c := first; c < end; c++ {
+				if !v.p.above(c, v.own) {
+					v.below(c)
+				}
+			}
+		} else if i == 0 {
+			v.leaves()
 		}
 	}
 }
 
-// lost are the places below ancestors of ours that are gone, our own branch
-// left out.
-func (v *visit) lost() (out []int) {
-	branch := map[int]bool{v.own: true}
-	for i := v.own; i > 0; i = parent(i) {
-		branch[parent(i)] = true
+// above says whether i is j or lies above it.
+func (p *Plan) above(i, j int) bool {
+	for j > i {
+		j = parent(j)
 	}
-	for i := v.own; i > 0; i = parent(i) {
-		first, end := v.p.children(parent(i))
-		for c := first; c < end; c++ {
-			if !branch[c] {
-				out = append(out, c)
-			}
+	return i == j
+}
+
+// leaves joins leaves of which nobody else is left: all hang from the first.
+func (v *visit) leaves() {
+	for i := range v.own {
+		if v.p.sites[i].class == Leaf && v.reach(i) {
+			return
 		}
 	}
-	return out
 }
 
 // StandIn is the other site that also holds a site's own state, so that it

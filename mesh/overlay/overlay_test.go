@@ -236,12 +236,12 @@ func TestBetweenSitesOneSpeaks(t *testing.T) {
 	}
 }
 
-// TestWhatACutCosts: a cut that sorts boxes at random is the worst: whoever is high
-// up in the tree and loses most of its children adopts theirs, and so on. The mean
-// stays small whatever the size; what the one at the top has to try does not.
+// TestWhatACutCosts: a cut that sorts boxes at random is the worst: places are gone
+// all over the tree. What a box tries or reaches stays small whatever the size, also
+// at the top.
 func TestWhatACutCosts(t *testing.T) {
-	for _, sites := range []int{1_000, 10_000} {
-		for _, parts := range []int{2, 4} {
+	for _, sites := range []int{1_000, 10_000, 30_000} {
+		for _, parts := range []int{2, 4, 20} {
 			rnd := rand.New(rand.NewPCG(uint64(sites), uint64(parts)))
 			members := fleet(rnd, sites)
 			p := New(members)
@@ -256,8 +256,8 @@ func TestWhatACutCosts(t *testing.T) {
 			}
 			mean := float64(sum) / float64(len(members))
 			t.Logf("%d sites in %d parts: a box has %.1f neighbours or tried them, one box %d", sites, parts, mean, most)
-			if mean > 12 {
-				t.Errorf("%d sites in %d parts: a box tries %.1f others", sites, parts, mean)
+			if parts <= 4 && (mean > 12 || most > 400) {
+				t.Errorf("%d sites in %d parts: a box tries %.1f others, one %d", sites, parts, mean, most)
 			}
 		}
 	}

@@ -22,6 +22,8 @@ type healing struct {
 	small, large           int64 // what one half has and the other lacks, compressed: the smaller and the larger
 	changes                int   // live at the end
 	virtual, split, seeded time.Duration
+	cold, warm             time.Duration // an edit reaches all of its half: the first after the cut, and one 5 minutes later
+	tried                  int           // dials of a box in these 5 minutes, at most
 	faults                 []string
 }
 
@@ -56,7 +58,14 @@ func heal(seed uint64, nodes, users, edits int) (h healing) {
 	}
 	w.cut(func(b *box) int { return half[b.index] })
 	before := first.live()
+	w.dials = map[*box]int{}
+	h.cold = w.carries("cold", func(b *box) bool { return half[b.index] == 0 })
 	w.run(w.now + 5*time.Minute) // links that died are noticed, others are made
+	for _, n := range w.dials {
+		h.tried = max(h.tried, n)
+	}
+	w.dials = nil
+	h.warm = w.carries("warm", func(b *box) bool { return half[b.index] == 0 })
 	for i := range 2 * edits {
 		side := i % 2
 		b := w.boxes[w.rng.IntN(nodes)]
@@ -106,6 +115,24 @@ func (w *world) put(b *box, c crdt.Cell, text string) {
 	}
 	b.last = r.ID
 	b.after()
+}
+
+// carries has one of some boxes write something, and lets time pass until they all
+// have it.
+func (w *world) carries(what string, these func(*box) bool) time.Duration {
+	c := fleetCell(what)
+	begun := w.now
+	some := slices.DeleteFunc(slices.Clone(w.boxes), func(b *box) bool { return !these(b) })
+	w.put(some[len(some)/2], c, what)
+	for w.now-begun < time.Hour {
+		w.run(w.now + 250*time.Millisecond)
+		some = slices.DeleteFunc(some, func(b *box) bool { return len(b.visible(c)) > 0 })
+		if len(some) == 0 {
+			return w.now - begun
+		}
+	}
+	w.truth.fault("after an hour %d boxes of that half have not what was written there", len(some))
+	return time.Hour
 }
 
 // untilEqual lets time pass until all boxes have the same directory.
@@ -172,6 +199,7 @@ func (h healing) tell(seed uint64, nodes, users, edits int) {
 	}
 	fmt.Printf("%d boxes with %d users, seed %d: halves with %d edits each; %d live changes, %v of time\n",
 		nodes, users, seed, edits, h.changes, h.virtual.Round(time.Second))
+	fmt.Printf("parted: the first edit reaches its half in %v, one five minutes later in %v; a box dialled at most %d times between\n", h.cold, h.warm, h.tried)
 	fmt.Printf("equal again %v after the heal; %d frames on %d links, %d bytes; between the halves %d bytes\n",
 		h.took.Round(time.Millisecond), h.frames, h.links, h.total, h.across)
 	fmt.Printf("bytes per link: max %d, median %d, between the halves at most %d; what each half lacks, compressed: %d and %d; a link that carries both: %d\n",

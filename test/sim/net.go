@@ -63,6 +63,9 @@ func (p port) Dial(id mesh.PeerID) {
 		return
 	}
 	b.dialling[to.id] = true
+	if w.dials != nil {
+		w.dials[b]++
+	}
 	life := b.life
 	fail := func(why error) {
 		if b.life == life {

@@ -46,6 +46,7 @@ type world struct {
 	proofs   map[*box]crdt.NodeID // who was told that a node wrote two changes under one name
 	large    bool
 	people   int               // in the directory that all began with
+	dials    map[*box]int      // how often a box dialled; nil: nobody cares
 	meter    map[[2]int]int64  // bytes by link, as indexes of its ends; nil: nobody cares
 	texts    map[string]string // what the disks of a large world hold, once
 	keepers  map[[10]byte][10]byte
