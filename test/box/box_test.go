@@ -17,6 +17,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -31,6 +32,18 @@ import (
 var program string
 
 func TestMain(m *testing.M) {
+	if v := os.Getenv(plainEnv); v != "" {
+		to, streams, _ := strings.Cut(v, " ")
+		n, err := strconv.Atoi(streams)
+		if err == nil {
+			err = plainRelay(to, n)
+		}
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
 	os.Exit(func() int {
 		if program = os.Getenv("CCNODE_BIN"); program != "" {
 			return m.Run()

@@ -19,28 +19,36 @@ const (
 	shopPhones = 24
 	shopCalls  = 5
 	everyCall  = 36 * time.Second
-	mostCore   = 0.05 // of one core
+	goalCore   = 0.05 // of one core
+	mostPlain  = 2.0  // times what a plain relay of the same packets takes
 )
 
-// cpu is the processor time the box's process has used. The kernel counts it in
-// ticks of 10 ms.
-func (b *box) cpu() time.Duration {
-	b.t.Helper()
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", b.cmd.Process.Pid))
+// cpu is the processor time a process has used. The kernel counts it in ticks
+// of 10 ms.
+func cpu(t *testing.T, pid int) time.Duration {
+	t.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
-		b.t.Fatal(err)
+		t.Fatal(err)
 	}
 	f := bytes.Fields(text[bytes.LastIndexByte(text, ')')+1:])
 	user, err1 := strconv.Atoi(string(f[11]))
 	system, err2 := strconv.Atoi(string(f[12]))
 	if err1 != nil || err2 != nil {
-		b.t.Fatal("the kernel does not say the processor time")
+		t.Fatal("the kernel does not say the processor time")
 	}
 	return time.Duration(user+system) * 10 * time.Millisecond
 }
 
 // TestBusyHour is a part of that hour: telephones that refresh, five calls with
 // speech through the box both ways, and one more of them at the usual pace.
+//
+// What a core does in a given time differs by half between machines, and on one
+// by a third between minutes: most of the time goes into waking up for a packet,
+// which is dearer where the core had gone to sleep. So beside the box, at the
+// same time, a plain relay passes the same number of packets on, and the ratio
+// counts. It is 1.2 to 1.5 for the program that took 3.1 % where the goal is 5 %,
+// so the goal is 2.0.
 func TestBusyHour(t *testing.T) {
 	window := everyCall
 	if long() {
@@ -89,10 +97,11 @@ func TestBusyHour(t *testing.T) {
 			}
 		}
 	}
+	beside := newPlain(t, 2*shopCalls+1)
 	time.Sleep(2 * time.Second) // the box has settled
-	hour := func() (share float64) {
+	hour := func() (times float64) {
 		_, before := first.Packets()
-		used, began := b.cpu(), time.Now()
+		used, plain, began := cpu(t, b.cmd.Process.Pid), cpu(t, beside), time.Now()
 		for end := began.Add(window); time.Now().Before(end); {
 			time.Sleep(everyCall / 2)
 			a, _ := call(shopCalls)
@@ -102,20 +111,22 @@ func TestBusyHour(t *testing.T) {
 			}
 		}
 		took := time.Since(began)
-		share = float64(b.cpu()-used) / float64(took)
+		used, plain = cpu(t, b.cmd.Process.Pid)-used, cpu(t, beside)-plain
+		times = float64(used) / float64(plain)
 		_, after := first.Packets()
-		t.Logf("%d phones, %d to %d calls at once: %.1f %% of a core in %v, %d MB resident", shopPhones, shopCalls, shopCalls+1, 100*share, took.Round(time.Second), b.rss()>>20)
+		t.Logf("%d phones, %d to %d calls at once: %.1f %% of a core in %v (goal %.0f %%), %.2f times a plain relay's %.1f %%, %d MB resident", shopPhones, shopCalls, shopCalls+1,
+			100*float64(used)/float64(took), took.Round(time.Second), 100*goalCore, times, 100*float64(plain)/float64(took), b.rss()>>20)
 		if want := int64(took / (20 * time.Millisecond)); after-before < want*98/100 {
 			t.Errorf("%d packets of speech arrived in a call, want %d", after-before, want)
 		}
-		return share
+		return times
 	}
-	share := hour()
-	if share > mostCore { // a machine that others use, too, gets a second chance
-		share = min(share, hour())
+	times := hour()
+	if times > mostPlain { // a machine that others use, too, gets a second chance
+		times = min(times, hour())
 	}
-	if share > mostCore {
-		t.Errorf("%.1f %% of a core, want at most %.0f %%", 100*share, 100*mostCore)
+	if times > mostPlain {
+		t.Errorf("%.2f times the processor time of a plain relay, want at most %.1f times", times, mostPlain)
 	}
 	if b.rss() > mostMemory {
 		t.Errorf("%d MB, want at most %d MB", b.rss()>>20, mostMemory>>20)
