@@ -24,7 +24,8 @@ func TestMemoryOfMany(t *testing.T) {
 	t.Logf("%d users made in %.0f s; then %d MB resident", users, time.Since(begun).Seconds(), b.rss()>>20)
 	b.term()
 	begun = time.Now()
-	b.up()
+	b.start()
+	b.ready(5 * time.Minute)
 	t.Logf("restarted with them in %.1f s", time.Since(begun).Seconds())
 	time.Sleep(5 * time.Second)
 	if s := b.status(); s.Users != users {
