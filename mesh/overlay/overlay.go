@@ -270,10 +270,12 @@ func (p *Plan) above(i, j int) bool {
 	return i == j
 }
 
-// leaves joins leaves of which nobody else is left: all hang from the first.
+// leaves joins leaves of which nobody else is left: all hang from the first, and
+// that one from the next. To a newcomer everybody is a leaf until it has heard
+// where they are; who admitted it has other neighbours, and does not come to it.
 func (v *visit) leaves() {
-	for i := range v.own {
-		if v.p.sites[i].class == Leaf && v.reach(i) {
+	for i := range v.p.sites {
+		if i != v.own && v.p.sites[i].class == Leaf && v.reach(i) {
 			return
 		}
 	}

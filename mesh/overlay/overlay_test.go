@@ -169,6 +169,26 @@ func TestTheRestStaysConnected(t *testing.T) {
 	}
 }
 
+// TestANewcomerTurnsToWhoAdmittedIt: it knows of one box where it is, and of all
+// others no more than that they are members. Wherever in the tree its place is,
+// that box is its neighbour.
+func TestANewcomerTurnsToWhoAdmittedIt(t *testing.T) {
+	for seed := range uint64(200) {
+		rnd := rand.New(rand.NewPCG(seed, 7))
+		members := fleet(rnd, 2+rnd.IntN(30))
+		for i := range members {
+			members[i].Class = Leaf
+		}
+		p := New(members)
+		self := members[rnd.IntN(len(members))]
+		i := slices.IndexFunc(members, func(m Member) bool { return m.Site != self.Site })
+		only := func(n id) bool { return n != members[i].Node }
+		if !slices.Contains(p.Neighbours(self.Node, only), members[i].Node) {
+			t.Fatalf("seed %d: of %d boxes the only one that can be reached is no neighbour", seed, len(members))
+		}
+	}
+}
+
 func TestStandInMovesOnlyItsShare(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(5, 5))
 	members := fleet(rnd, 500)
