@@ -48,6 +48,7 @@ func TestABoxIsToldThatItsClockIsAhead(t *testing.T) {
 		time.Sleep(10 * time.Second)
 		synctest.Wait()
 		f.cut([]int{0, 1, 2}, []int{3})
+		time.Sleep(20 * time.Second) // the three have tried again
 		f.nodes[0].want(crdt.Fleet, "u5", "name", "Eva")
 		n := f.nodes[0]
 		if a := n.e.Status().Ahead; a.Peers != 0 {

@@ -18,11 +18,21 @@ import (
 	"carrierclass.net/ccnode/mesh"
 )
 
-// Pauses between two attempts to reach a peer that is owed something: doubling,
-// and each a little longer or shorter so that many boxes do not knock at once.
+// Pauses between two attempts to reach a peer that is owed something, each up to
+// a fifth longer so that many boxes do not knock at once. An attempt that nobody
+// answers is three packets of 60 octets, and mesh.md grants 1,500 octets an hour:
+// eight attempts. Four of them are the longest pause's, the first hour's too, so
+// four are left for a cut that was short.
+var pauses = [...]time.Duration{
+	firstPause, 3 * time.Second, // after a refusal: its program may be starting again
+	7 * time.Second, 15 * time.Second, 40 * time.Second, 110 * time.Second, lastPause,
+}
+
 const (
-	firstPause = time.Second
-	lastPause  = 15 * time.Minute
+	firstPause  = time.Second
+	silentPause = 7 * time.Second // the first one after an attempt that nobody answered,
+	quickly     = time.Second     // that is, not within this time
+	lastPause   = 15 * time.Minute
 )
 
 type cursorKey struct {
@@ -190,6 +200,10 @@ func (x *exchange) handle(ev mesh.Event) {
 			if c.failing.IsZero() {
 				c.failing = now
 			}
+			if c.pause > 0 && c.pause < silentPause && !c.next.IsZero() && now.Sub(c.attempt) > quickly {
+				c.pause = silentPause
+				c.next = c.attempt.Add(x.jitter(c.pause))
+			}
 		}
 	case mesh.Received:
 		c.heard, c.waiting = now, time.Time{}
@@ -282,15 +296,26 @@ func (x *exchange) dial(p Peer) {
 	x.mu.Lock()
 	c := x.contact(p)
 	c.attempt = now
-	c.pause = min(max(2*c.pause, firstPause), lastPause)
+	c.pause = longer(c.pause)
 	c.next = now.Add(x.jitter(c.pause))
 	x.mu.Unlock()
 	x.e.cfg.Mesh.Dial(mesh.PeerID(p))
 }
 
-// jitter is about a pause.
+// longer is the pause after another one.
+func longer(pause time.Duration) time.Duration {
+	for _, p := range pauses {
+		if p > pause {
+			return p
+		}
+	}
+	return lastPause
+}
+
+// jitter is a pause and up to a fifth: never less, or there were more attempts
+// in an hour than it grants.
 func (x *exchange) jitter(pause time.Duration) time.Duration {
-	return pause + time.Duration((x.rng.Float64()-0.5)*0.4*float64(pause))
+	return pause + time.Duration(x.rng.Float64()*0.2*float64(pause))
 }
 
 // arm sets the timer to the next thing that is due; nothing due, no timer.
