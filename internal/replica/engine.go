@@ -51,16 +51,12 @@ type Engine struct {
 	chores     chores
 	spared     map[crdt.Scope]time.Time // not to be held any more, since when
 	sparedBy   *time.Timer              // fires when that was long enough ago
-	wrongTime  wrongTime                // when the clock was ahead
+	mends      mender                   // of a clock that is ahead
 	hurt       bool                     // the last load found changes missing
-	mendTo     crdt.Stamp               // the time it is, by others, while ours is ahead; 0: nobody says so
-	mending    *mending                 // see mend: where it has to go on; nil: nowhere
-	mendNext   time.Time                // not again before
-	mendPause  time.Duration
-	start      *disk.Batch // what the start could not write yet
-	unnumbered []numbered  // entries of the arrival index to be written
-	judgeHeld  bool        // trust moved: judge the held changes again
-	trustMoves uint64      // merges that changed the trust scope
+	start      *disk.Batch              // what the start could not write yet
+	unnumbered []numbered               // entries of the arrival index to be written
+	judgeHeld  bool                     // trust moved: judge the held changes again
+	trustMoves uint64                   // merges that changed the trust scope
 
 	x exchange
 }

@@ -163,14 +163,14 @@ func (e *Engine) read(hurt map[crdt.Scope]bool) error {
 				e.clock.witness(s)
 			}
 		}
-		e.wrongTime = wrongTime{}
-		if b, err := r.Get(keyWrong); err == nil && cbor.Unmarshal(b, &e.wrongTime) == nil {
-			e.clock.correct(e.wrongTime.By, e.wall())
+		e.mends.wrong = wrongTime{}
+		if b, err := r.Get(keyWrong); err == nil && cbor.Unmarshal(b, &e.mends.wrong) == nil {
+			e.clock.correct(e.mends.wrong.By, e.wall())
 		}
 		if b, err := r.Get(keyMending); err == nil {
 			var m mending
 			if cbor.Unmarshal(b, &m) == nil {
-				e.mending = &m
+				e.mends.under = &m
 			}
 		}
 		if _, err := r.Get(keyDoubt); err == nil {
@@ -217,7 +217,7 @@ func (e *Engine) readChanges(r disk.Reader, now time.Time) error {
 			e.plant("merge", raw)
 			sc.stored.Add(c.ID())
 			sc.sizes(c)
-			if !e.wrongTime.has(e.cfg.Node, c) {
+			if !e.mends.wrong.has(e.cfg.Node, c) {
 				e.clock.witness(c.Stamp)
 			}
 			stamps[c.ID()] = c.Stamp
@@ -436,7 +436,7 @@ func (e *Engine) readRest(r disk.Reader, hurt map[crdt.Scope]bool) error {
 			if err != nil {
 				return err
 			}
-			if !e.wrongTime.has(e.cfg.Node, c) {
+			if !e.mends.wrong.has(e.cfg.Node, c) {
 				e.clock.witness(c.Stamp)
 			}
 			e.outbox[c.ID()] = &outgoing{change: c, at: time.UnixMilli(o.At)}
