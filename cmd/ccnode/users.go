@@ -190,7 +190,7 @@ func heard(f api.Freshness) string {
 	case f.Here:
 		return "here"
 	case f.Trouble != nil:
-		return "not reached since " + f.Trouble.Local().Format("15:04:05")
+		return ago(f.Heard) + ", not reached since " + f.Trouble.Local().Format("15:04:05")
 	}
 	return ago(f.Heard)
 }

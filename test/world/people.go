@@ -333,8 +333,12 @@ func (w *World) flag(args []string, value string) ([]string, error) {
 func (w *World) disable(args []string) ([]string, error) { return w.flag(args, "true") }
 func (w *World) enable(args []string) ([]string, error)  { return w.flag(args, "false") }
 
-// user tells what a box knows of somebody: what differs from a new user's.
+// user tells what a box knows of somebody: what differs from a new user's; with
+// age, since when it knows that.
 func (w *World) user(args []string) ([]string, error) {
+	n := len(args)
+	args = slices.DeleteFunc(slices.Clone(args), func(a string) bool { return a == "age" })
+	age := len(args) < n
 	b, args, err := w.at(args)
 	if err == nil {
 		err = need(args, 1, "user bob at A")
@@ -362,6 +366,12 @@ func (w *World) user(args []string) ([]string, error) {
 	}
 	if len(u.Clash) > 0 {
 		line += fmt.Sprintf(", shares the number with %d", len(u.Clash))
+	}
+	if age && u.AsOf.Heard != nil {
+		line += ", as of " + u.AsOf.Heard.UTC().Format("15:04")
+	}
+	if age && u.AsOf.Trouble != nil {
+		line += ", not reached since " + u.AsOf.Trouble.UTC().Format("15:04")
 	}
 	return append([]string{line}, waiting(b, u)...), nil
 }
