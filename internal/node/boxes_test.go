@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"carrierclass.net/ccnode/crdt"
 	"carrierclass.net/ccnode/internal/api"
 	"carrierclass.net/ccnode/internal/config"
 	"carrierclass.net/ccnode/internal/site"
@@ -33,6 +34,7 @@ type box struct {
 	t     testing.TB
 	cfg   config.Config
 	ahead atomic.Int64 // of the real clock, in nanoseconds
+	quota crdt.Quota   // of what one other may bring; zero: the default
 
 	n      *Node
 	back   *backend
@@ -124,7 +126,7 @@ func (b *box) start(join string) {
 	cfg := b.cfg
 	cfg.Join = join
 	told := make(chan string, 64)
-	b.n = newNode(Options{Config: cfg, Version: "test", Log: slog.New(slog.NewTextHandler(b.log, nil)),
+	b.n = newNode(Options{Config: cfg, Version: "test", Quota: b.quota, Log: slog.New(slog.NewTextHandler(b.log, nil)),
 		Now: func() time.Time { return time.Now().Add(time.Duration(b.ahead.Load())) },
 		Tell: func(lines ...string) {
 			for _, l := range lines {

@@ -16,14 +16,18 @@ import (
 )
 
 // rss is the resident memory of the box's process in bytes.
-func (b *box) rss() int64 {
+func (b *box) rss() int64 { return b.memory("VmRSS:") }
+
+// memory is a line of what the kernel says of the process, in bytes: VmHWM: is
+// the most it had resident.
+func (b *box) memory(line string) int64 {
 	b.t.Helper()
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", b.cmd.Process.Pid))
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	for _, line := range bytes.Split(text, []byte("\n")) {
-		if v, ok := bytes.CutPrefix(line, []byte("VmRSS:")); ok {
+	for _, l := range bytes.Split(text, []byte("\n")) {
+		if v, ok := bytes.CutPrefix(l, []byte(line)); ok {
 			kb, err := strconv.ParseInt(string(bytes.Fields(v)[0]), 10, 64)
 			if err != nil {
 				b.t.Fatal(err)
@@ -31,7 +35,7 @@ func (b *box) rss() int64 {
 			return kb << 10
 		}
 	}
-	b.t.Fatal("the kernel does not say VmRSS")
+	b.t.Fatalf("the kernel does not say %s", line)
 	return 0
 }
 
