@@ -20,10 +20,6 @@ type Fingerprint [16]byte
 
 func (f Fingerprint) String() string { return hex.EncodeToString(f[:]) }
 
-// Four lanes at a time in a word: the top bits are added apart, so that no lane
-// carries into the next.
-const tops = 0x8000_8000_8000_8000
-
 // Add puts an id into the set.
 func (h *LtHash) Add(id ID) {
 	if mutant.Is(mutant.XorPrint) {
@@ -37,11 +33,7 @@ func (h *LtHash) Add(id ID) {
 	for at := 0; at < len(h); at += expanded {
 		guts.CompressBlocks(&x, n)
 		n.Counter += guts.MaxSIMD
-		lanes := h[at : at+expanded : at+expanded]
-		for i := 0; i < expanded; i += 8 {
-			a, b := binary.LittleEndian.Uint64(lanes[i:]), binary.LittleEndian.Uint64(x[i:])
-			binary.LittleEndian.PutUint64(lanes[i:], (a&^tops+b&^tops)^(a^b)&tops)
-		}
+		addLanes((*[expanded]byte)(h[at:]), &x)
 	}
 }
 
@@ -56,11 +48,25 @@ func (h *LtHash) Remove(id ID) {
 	for at := 0; at < len(h); at += expanded {
 		guts.CompressBlocks(&x, n)
 		n.Counter += guts.MaxSIMD
-		lanes := h[at : at+expanded : at+expanded]
-		for i := 0; i < expanded; i += 8 {
-			a, b := binary.LittleEndian.Uint64(lanes[i:]), binary.LittleEndian.Uint64(x[i:])
-			binary.LittleEndian.PutUint64(lanes[i:], (a|tops-b&^tops)^(a^^b)&tops)
-		}
+		subLanes((*[expanded]byte)(h[at:]), &x)
+	}
+}
+
+// Where there is no assembly, four lanes at a time in a word: the top bits are
+// added apart, so that no lane carries into the next.
+const tops = 0x8000_8000_8000_8000
+
+func addWords(h, x *[expanded]byte) {
+	for i := 0; i < expanded; i += 8 {
+		a, b := binary.LittleEndian.Uint64(h[i:]), binary.LittleEndian.Uint64(x[i:])
+		binary.LittleEndian.PutUint64(h[i:], (a&^tops+b&^tops)^(a^b)&tops)
+	}
+}
+
+func subWords(h, x *[expanded]byte) {
+	for i := 0; i < expanded; i += 8 {
+		a, b := binary.LittleEndian.Uint64(h[i:]), binary.LittleEndian.Uint64(x[i:])
+		binary.LittleEndian.PutUint64(h[i:], (a|tops-b&^tops)^(a^^b)&tops)
 	}
 }
 
