@@ -28,12 +28,10 @@ func (h *LtHash) Add(id ID) {
 		}
 		return
 	}
-	var x [expanded]byte
-	n := expansion(id)
-	for at := 0; at < len(h); at += expanded {
-		guts.CompressBlocks(&x, n)
-		n.Counter += guts.MaxSIMD
-		addLanes((*[expanded]byte)(h[at:]), &x)
+	if wide {
+		addExpansion(h, &id)
+	} else {
+		h.inParts(id, false)
 	}
 }
 
@@ -43,12 +41,25 @@ func (h *LtHash) Remove(id ID) {
 		h.Add(id) // its own reverse
 		return
 	}
+	if wide {
+		subExpansion(h, &id)
+	} else {
+		h.inParts(id, true)
+	}
+}
+
+// inParts makes the lanes in memory and adds them, or takes them out.
+func (h *LtHash) inParts(id ID, out bool) {
 	var x [expanded]byte
 	n := expansion(id)
 	for at := 0; at < len(h); at += expanded {
 		guts.CompressBlocks(&x, n)
 		n.Counter += guts.MaxSIMD
-		subLanes((*[expanded]byte)(h[at:]), &x)
+		if lanes := (*[expanded]byte)(h[at:]); out {
+			subLanes(lanes, &x)
+		} else {
+			addLanes(lanes, &x)
+		}
 	}
 }
 
