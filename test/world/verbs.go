@@ -191,6 +191,7 @@ func (w *World) bytes(args []string) ([]string, error) {
 	if _, err := fmt.Sscan(bound, &most); err != nil {
 		return nil, err
 	}
+	w.figures = append(w.figures, fmt.Sprintf("%s: %d bytes, want fewer than %d", what, n, most))
 	switch {
 	case n == 0:
 		return []string{what + ": 0 bytes"}, nil

@@ -57,6 +57,7 @@ type World struct {
 	tokens  map[string]string // by the name of the box they are for
 	marks   traffic           // at the last "mark"
 	plugged int               // telephones so far
+	figures []string          // what the story measured, for go test -v
 	quota   crdt.Quota        // of the boxes that are started next; zero: the default
 
 	mu    sync.Mutex // guards what the networks ask, below; nothing is called while it is held

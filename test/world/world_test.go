@@ -35,6 +35,7 @@ func TestStories(t *testing.T) {
 			began := time.Now()
 			var got Story
 			var log string
+			var figures []string
 			dir := t.TempDir()
 			synctest.Test(t, func(t *testing.T) {
 				w := New(name, dir)
@@ -42,10 +43,13 @@ func TestStories(t *testing.T) {
 				got = w.Tell(story)
 				told := time.Since(begun)
 				w.Close()
-				log = w.Log()
+				log, figures = w.Log(), w.figures
 				t.Logf("the story took %v", told.Round(time.Second))
 			})
 			t.Logf("telling it took %v", time.Since(began).Round(time.Millisecond))
+			for _, f := range figures {
+				t.Log(f)
+			}
 			bad := false
 			for i, b := range story {
 				if got[i].Want == b.Want {
