@@ -52,8 +52,8 @@ type Set struct {
 	dots   map[Dot]*entry                // one live change per dot; more are in twins
 	twins  map[Dot][]*entry
 	hash   LtHash
-	voids  map[voidKey]map[Stamp]bool // what nodes took back
-	former map[ID][]Dot               // of live changes, and those under way: ExtFormer
+	voids  map[[voidName]byte]NodeID // what nodes took back
+	former map[ID][]Dot              // of live changes, and those under way: ExtFormer
 
 	sketches []*riblt.Sketch // of the live ids, last used first
 	size     int             // live changes

@@ -2,7 +2,6 @@ package crdt
 
 import (
 	"bytes"
-	"encoding/binary"
 	"slices"
 )
 
@@ -59,65 +58,37 @@ func (s *Set) saw(ctx Context, e *entry) bool {
 }
 
 // TableVoid has what nodes took back, in every scope but trust; record: the node,
-// field: the actor and the first of the stamps (8 bytes each), value: see
-// VoidWrites. Only the node itself can write there. It is the one table that merging
-// knows; neither it nor a final is taken back.
+// field: the first of the names, value: see VoidWrites. Only the node itself can
+// write there. It is the one table that merging knows; neither it nor a final is
+// taken back.
 //
-// Stamps are named one by one: what the same actor wrote between them, on a disk that
-// was set back later, nobody takes back.
+// Changes are named one by one, by the beginning of their ids: what the same actor
+// wrote between them, or under the same stamp, on a disk that was set back, nobody
+// takes back.
 const TableVoid uint16 = 0x03ff
 
-// maxVoid is how many bytes of stamps are in one write.
-const maxVoid = 3000
+const (
+	voidName = 8   // bytes of an id that name a change among all of a node
+	maxVoids = 400 // names in one write
+)
 
-// VoidWrites takes back what an actor of a node wrote under these stamps: each write
-// is for a change of its own.
-func VoidWrites(node NodeID, actor ActorID, stamps []Stamp) (out []Write) {
-	stamps = slices.Compact(slices.Sorted(slices.Values(stamps)))
-	var value []byte
-	var first, last Stamp
-	end := func() {
-		if len(value) == 0 {
-			return
+// VoidWrites takes back changes of a node: each write is for a change of its own.
+func VoidWrites(node NodeID, ids []ID) (out []Write) {
+	ids = slices.Clone(ids)
+	slices.SortFunc(ids, func(a, b ID) int { return bytes.Compare(a[:], b[:]) })
+	for part := range slices.Chunk(ids, maxVoids) {
+		w := Write{Table: TableVoid, Record: string(node[:]), Field: string(part[0][:voidName])}
+		for _, id := range part {
+			w.Value = append(w.Value, id[:voidName]...)
 		}
-		field := binary.BigEndian.AppendUint64(nil, uint64(actor))
-		out = append(out, Write{Table: TableVoid, Record: string(node[:]), Field: string(binary.BigEndian.AppendUint64(field, uint64(first))), Value: value})
-		value = nil
+		out = append(out, w)
 	}
-	for _, s := range stamps {
-		if len(value) == 0 {
-			first, last = s, 0
-		}
-		value = binary.AppendUvarint(value, uint64(s-last))
-		last = s
-		if len(value) > maxVoid {
-			end()
-		}
-	}
-	end()
 	return out
-}
-
-// voidOf reads a write of TableVoid.
-func voidOf(field string, value []byte) (actor ActorID, stamps []Stamp, ok bool) {
-	if len(field) != 16 || len(value) == 0 {
-		return 0, nil, false
-	}
-	last := uint64(0)
-	for len(value) > 0 {
-		d, n := binary.Uvarint(value)
-		if n <= 0 || d == 0 || last+d < last {
-			return 0, nil, false
-		}
-		last += d
-		stamps, value = append(stamps, Stamp(last)), value[n:]
-	}
-	return ActorID(binary.BigEndian.Uint64([]byte(field))), stamps, true
 }
 
 // voidShape says what is wrong with a write of TableVoid; "" if nothing is.
 func voidShape(c *Change, w *Write) string {
-	_, _, ok := voidOf(w.Field, w.Value)
+	ok := len(w.Field) == voidName && len(w.Value) >= voidName && len(w.Value)%voidName == 0
 	switch {
 	case c.Scope == Trust:
 		return "nothing is taken back in the trust scope"
@@ -126,43 +97,31 @@ func voidShape(c *Change, w *Write) string {
 	case w.Record != string(c.Node[:]):
 		return "a node takes back only what it wrote itself"
 	case w.Flags != 0 || !ok:
-		return "what is taken back is named by an actor and stamps"
+		return "what is taken back is named by the beginnings of ids"
 	}
 	return ""
 }
 
-type voidKey struct {
-	node  NodeID
-	actor ActorID
-}
-
 // Void says whether c is taken back by its own node.
 func (s *Set) Void(c *Change) bool {
-	return len(s.voids) > 0 && c.Writes[0].Flags&Final == 0 && c.Writes[0].Table != TableVoid && s.void(c.Node, c.dot)
+	return len(s.voids) > 0 && c.Writes[0].Flags&Final == 0 && c.Writes[0].Table != TableVoid && s.void(c.Node, c.id)
 }
 
-func (s *Set) void(node NodeID, dot Dot) bool {
-	return s.voids[voidKey{node, dot.Actor}][dot.Stamp]
+func (s *Set) void(node NodeID, id ID) bool {
+	by, ok := s.voids[[voidName]byte(id[:])]
+	return ok && by == node
 }
 
-// voided makes what stands in a cell of TableVoid count, after it was added.
+// voided makes a write of TableVoid count.
 func (s *Set) voided(c *Change, w *Write, fx *Effect) {
-	actor, stamps, _ := voidOf(w.Field, w.Value)
-	key := voidKey{c.Node, actor}
 	if s.voids == nil {
-		s.voids = map[voidKey]map[Stamp]bool{}
+		s.voids = map[[voidName]byte]NodeID{}
 	}
-	had := s.voids[key]
-	now := make(map[Stamp]bool, len(had)+len(stamps))
-	for x := range had { // perhaps shared with a base
-		now[x] = true
+	for name := range slices.Chunk(w.Value, voidName) {
+		s.voids[[voidName]byte(name)] = c.Node
 	}
-	for _, x := range stamps {
-		now[x] = true
-	}
-	s.voids[key] = now
 	gone := func(v version) bool {
-		return v.e.node == key.node && v.e.dot.Actor == actor && now[v.e.dot.Stamp]
+		return v.flags&Final == 0 && v.e.node == c.Node && s.void(c.Node, v.e.id)
 	}
 	sweep := func(table uint16, name string, r *record) {
 		own := false

@@ -159,13 +159,11 @@ func (f *Fleet) mend(r *replica) error {
 		}
 	}
 	mine := map[crdt.ActorID][]crdt.Stamp{} // what it knows of its own, also what was overwritten since
-	var actors []crdt.ActorID
+	var taken []crdt.ID
 	for _, c := range r.log {
 		if d := c.Dot(); c.Node == r.node && d.Stamp > limit {
-			if mine[d.Actor] == nil {
-				actors = append(actors, d.Actor)
-			}
 			mine[d.Actor] = append(mine[d.Actor], d.Stamp)
+			taken = append(taken, c.ID())
 		}
 	}
 	late := map[crdt.ID]bool{}
@@ -225,11 +223,9 @@ func (f *Fleet) mend(r *replica) error {
 			return err
 		}
 	}
-	for _, a := range actors {
-		for _, w := range crdt.VoidWrites(r.node, a, mine[a]) {
-			if err := f.seal(r, r.actor, []crdt.Write{w}, nil); err != nil {
-				return err
-			}
+	for _, w := range crdt.VoidWrites(r.node, taken) {
+		if err := f.seal(r, r.actor, []crdt.Write{w}, nil); err != nil {
+			return err
 		}
 	}
 	return nil

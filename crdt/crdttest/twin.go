@@ -6,7 +6,6 @@ package crdttest
 import (
 	"bytes"
 	"cmp"
-	"encoding/binary"
 	"slices"
 
 	"carrierclass.net/ccnode/crdt"
@@ -48,13 +47,12 @@ func (t *Twin) void(w write) bool {
 	}
 	for _, o := range t.all {
 		for j, y := range o.Writes {
-			if y.Table != crdt.TableVoid || o.Node != w.c.Node || y.Field[:8] != string(binary.BigEndian.AppendUint64(nil, uint64(w.c.Dot().Actor))) {
+			if y.Table != crdt.TableVoid || o.Node != w.c.Node {
 				continue
 			}
-			last := uint64(0)
-			for v := y.Value; len(v) > 0; {
-				d, n := binary.Uvarint(v)
-				if last, v = last+d, v[n:]; last == uint64(w.c.Stamp) && t.plain(write{o, j}) {
+			id := w.c.ID()
+			for v := y.Value; len(v) > 0; v = v[8:] {
+				if bytes.Equal(v[:8], id[:8]) && t.plain(write{o, j}) {
 					return true
 				}
 			}

@@ -28,17 +28,20 @@ type ownLate struct {
 	Scope  []byte
 	Actor  uint64
 	Stamps []uint64
+	IDs    [][]byte // in the order of Stamps
 }
 
 // ownStamps are this node's late changes.
-type ownStamps map[ownKey]map[crdt.Stamp]bool
+type ownStamps map[ownKey]map[crdt.Stamp][]crdt.ID // more than one, if the disk was set back
 
 func (m *mending) known() ownStamps {
 	out := ownStamps{}
 	for _, l := range m.Mine {
-		stamps := map[crdt.Stamp]bool{}
-		for _, s := range l.Stamps {
-			stamps[crdt.Stamp(s)] = true
+		stamps := map[crdt.Stamp][]crdt.ID{}
+		for i, s := range l.Stamps {
+			if i < len(l.IDs) && len(l.IDs[i]) == len(crdt.ID{}) {
+				stamps[crdt.Stamp(s)] = append(stamps[crdt.Stamp(s)], crdt.ID(l.IDs[i]))
+			}
 		}
 		out[ownKey{crdt.Scope(l.Scope), crdt.ActorID(l.Actor)}] = stamps
 	}
@@ -81,7 +84,12 @@ func (e *Engine) writeAgain(cut crdt.Stamp, known ownStamps) (n int, err error) 
 	if err != nil {
 		return 0, err
 	}
-	stays := func(c *crdt.Change) { delete(known[ownKey{c.Scope, c.Dot().Actor}], c.Stamp) }
+	stays := func(c *crdt.Change) {
+		k := ownKey{c.Scope, c.Dot().Actor}
+		if known[k] != nil {
+			known[k][c.Stamp] = slices.DeleteFunc(known[k][c.Stamp], func(id crdt.ID) bool { return id == c.ID() })
+		}
+	}
 	t := e.newTurn()
 	for _, l := range todo {
 		m, ok := e.again(l, cut, known)
@@ -171,13 +179,15 @@ type ownKey struct {
 // way, and what was overwritten here.
 func (e *Engine) ownAfter(cut crdt.Stamp) (*mending, error) {
 	out := ownStamps{}
-	note := func(s crdt.Scope, d crdt.Dot) {
+	note := func(s crdt.Scope, d crdt.Dot, id crdt.ID) {
 		if d.Stamp > cut {
 			k := ownKey{s, d.Actor}
 			if out[k] == nil {
-				out[k] = map[crdt.Stamp]bool{}
+				out[k] = map[crdt.Stamp][]crdt.ID{}
 			}
-			out[k][d.Stamp] = true
+			if !slices.Contains(out[k][d.Stamp], id) {
+				out[k][d.Stamp] = append(out[k][d.Stamp], id)
+			}
 		}
 	}
 	for name, sc := range e.scopes {
@@ -189,17 +199,17 @@ func (e *Engine) ownAfter(cut crdt.Stamp) (*mending, error) {
 			if err != nil {
 				return nil, err
 			}
-			note(name, c.Dot())
+			note(name, c.Dot(), id)
 		}
 	}
 	for _, o := range e.outbox {
 		if o.change.Node == e.cfg.Node {
-			note(o.change.Scope, o.change.Dot())
+			note(o.change.Scope, o.change.Dot(), o.change.ID())
 		}
 	}
 	of := func(p *past) {
-		if bytes.Equal(p.Node, e.cfg.Node[:]) && e.cfg.Topo.Holds(crdt.Scope(p.Scope)) {
-			note(crdt.Scope(p.Scope), crdt.Dot{Actor: crdt.ActorID(p.Actor), Stamp: crdt.Stamp(p.Stamp)})
+		if bytes.Equal(p.Node, e.cfg.Node[:]) && len(p.ID) == len(crdt.ID{}) && e.cfg.Topo.Holds(crdt.Scope(p.Scope)) {
+			note(crdt.Scope(p.Scope), crdt.Dot{Actor: crdt.ActorID(p.Actor), Stamp: crdt.Stamp(p.Stamp)}, crdt.ID(p.ID))
 		}
 	}
 	for i := range e.chores.history {
@@ -217,10 +227,11 @@ func (e *Engine) ownAfter(cut crdt.Stamp) (*mending, error) {
 	m := &mending{Cut: uint64(cut)}
 	for k, stamps := range out {
 		l := ownLate{Scope: []byte(k.scope), Actor: uint64(k.actor)}
-		for s := range stamps {
-			l.Stamps = append(l.Stamps, uint64(s))
+		for _, s := range slices.Sorted(maps.Keys(stamps)) {
+			for _, id := range stamps[s] {
+				l.Stamps, l.IDs = append(l.Stamps, uint64(s)), append(l.IDs, bytes.Clone(id[:]))
+			}
 		}
-		slices.Sort(l.Stamps)
 		m.Mine = append(m.Mine, l)
 	}
 	slices.SortFunc(m.Mine, func(a, b ownLate) int {
@@ -282,7 +293,7 @@ func (e *Engine) again(l late, cut crdt.Stamp, known ownStamps) (*Mutation, bool
 			switch {
 			case d.Stamp <= cut:
 				token = append(token, d)
-			case !known[ownKey{c.Scope, d.Actor}][d.Stamp]:
+			case known[ownKey{c.Scope, d.Actor}][d.Stamp] == nil:
 				return nil, false // it saw what is not known to be ours
 			case mutant.Is(mutant.ForgetsOwn):
 			default: // taken back; of that actor what was before counts as seen
@@ -312,7 +323,11 @@ func (e *Engine) takeBack(known ownStamps, sent map[crdt.ActorID]bool) error {
 		return cmp.Or(cmp.Compare(a.scope, b.scope), cmp.Compare(a.actor, b.actor))
 	})
 	for _, k := range keys {
-		for _, w := range crdt.VoidWrites(e.cfg.Node, k.actor, slices.Collect(maps.Keys(known[k]))) {
+		var ids []crdt.ID
+		for _, same := range known[k] {
+			ids = append(ids, same...)
+		}
+		for _, w := range crdt.VoidWrites(e.cfg.Node, ids) {
 			t := e.newTurn()
 			c, err := t.make(&Mutation{Scope: k.scope, Writes: []crdt.Write{w}})
 			if err == nil {
