@@ -19,7 +19,8 @@ const Keep = 30 * 24 * time.Hour
 // Run looks after what the state derives or owes itself: directory entries,
 // wraps for newcomers, purges of what was deleted long ago. It says nothing
 // when nothing is to be done, and it ends with ctx. Both nodes of a pair run
-// it; the second waits, so that usually only the first writes.
+// it; the second waits, so that usually only the first writes: but a user that
+// was disabled or deleted is closed in the directory at once, by either.
 func (s *State) Run(ctx context.Context) error {
 	s.care(ctx, true)
 	wait := time.NewTimer(6 * time.Hour)
@@ -31,6 +32,9 @@ func (s *State) Run(ctx context.Context) error {
 			return nil
 		case <-s.stir:
 			if !s.first() {
+				if _, err := s.syncDirectory(ctx, s.closed()...); err != nil && ctx.Err() == nil {
+					s.cfg.Log.Warn("The directory still shows users that were disabled; it is tried again", "err", err)
+				}
 				pause := time.NewTimer(10 * time.Second)
 				select {
 				case <-ctx.Done():
@@ -45,6 +49,23 @@ func (s *State) Run(ctx context.Context) error {
 		}
 		s.care(ctx, all)
 	}
+}
+
+// closed are the users that merges touched and that nobody may call or log in
+// as any more.
+func (s *State) closed() (out []site.RecordID) {
+	s.dmu.Lock()
+	dirty := slices.Collect(maps.Keys(s.dirty))
+	s.dmu.Unlock()
+	s.cfg.Engine.View(func(v View) {
+		set := v.Set(s.scope)
+		for _, u := range dirty {
+			if r := (reader{set, TableUser, string(u[:])}); r.anyTrue(userDisabled) || r.anyTrue(userDeleted) {
+				out = append(out, u)
+			}
+		}
+	})
+	return out
 }
 
 // care puts in order what merges touched, or everything.
