@@ -33,7 +33,7 @@ func init() {
 		"kill":      (*World).kills,     // kill A: a power cut
 		"partition": (*World).cuts,      // partition A | B C
 		"heal":      (*World).heals,     // heal
-		"wait":      (*World).waits,     // wait 15m
+		"wait":      (*World).waits,     // wait 15m; wait until 09:30: what is said later with a time does not depend on when boxes dialled again
 		"mark":      (*World).mark,      // mark: bytes are counted from here
 		"bytes":     (*World).bytes,     // bytes wan | bytes lan | bytes, and "under N"
 		"settled":   (*World).settled,   // settled [in 20s] [A C]: all hold the same and owe nothing
@@ -129,7 +129,22 @@ func need(args []string, n int, usage string) error {
 }
 
 func (w *World) waits(args []string) ([]string, error) {
-	if err := need(args, 1, "wait 15m"); err != nil {
+	const usage = "wait 15m, or wait until 09:30"
+	if len(args) == 2 && args[0] == "until" {
+		at, err := time.Parse("15:04", args[1])
+		if err != nil {
+			return nil, need(nil, 1, usage)
+		}
+		now := time.Now().UTC()
+		y, m, d := now.Date()
+		left := time.Date(y, m, d, at.Hour(), at.Minute(), 0, 0, time.UTC).Sub(now)
+		if left < 0 {
+			return nil, fmt.Errorf("it is %s already", now.Format("15:04"))
+		}
+		time.Sleep(left)
+		return nil, nil
+	}
+	if err := need(args, 1, usage); err != nil {
 		return nil, err
 	}
 	d, err := time.ParseDuration(args[0])
