@@ -257,7 +257,8 @@ func (s *State) put(ctx context.Context, by string, scope crdt.Scope, t uint16, 
 			more = nil
 		}
 		for f, value := range fields {
-			if have, ok := r.latest(f); !ok && len(value) == 0 || ok && bytes.Equal(have.Value, value) {
+			vs := r.versions(f) // of several, one that is not in force may be what is wanted
+			if !slices.ContainsFunc(vs, func(x crdt.Version) bool { return !bytes.Equal(x.Value, value) }) && (len(vs) > 0 || len(value) == 0) {
 				continue
 			}
 			m.Writes = append(m.Writes, crdt.Write{Table: t, Record: rec, Field: f, Value: value})
