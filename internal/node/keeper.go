@@ -270,6 +270,25 @@ func (n *Node) caught(other site.ID) bool {
 	})
 }
 
+// taken says whether every other box of our site, and a box of each site that
+// keeps our state, has taken a change of it.
+func (n *Node) taken(id crdt.ID) bool {
+	took := func(g *trust.Grant) bool {
+		return g.Node() == n.id.Node() || n.engine.Took(crdt.NodeID(g.Node()), crdt.SiteScope(n.member.Site), id)
+	}
+	for _, g := range n.book.Members(n.member.Site) {
+		if !took(g) {
+			return false
+		}
+	}
+	for _, x := range n.state.Keepers(state.Keeps) {
+		if m := n.book.Members(x); len(m) > 0 && !slices.ContainsFunc(m, took) {
+			return false
+		}
+	}
+	return true
+}
+
 // settles is how long the members have to be the same before a stand-in is sent
 // all.
 const settles = 3 * time.Second

@@ -366,7 +366,7 @@ func (n *Node) openState(ctx context.Context, cancel context.CancelCauseFunc, ro
 	done := make(chan struct{})
 	w := writer{n.engine}
 	n.state, err = state.Open(state.Config{Engine: w, Book: n.book, Identity: n.id, Site: n.member.Site, Now: n.now,
-		Random: n.rand, Synced: n.synced, Log: n.log.With("room", "state"), History: w.history, HistorySince: n.engine.HistorySince})
+		Random: n.rand, Synced: n.synced, Log: n.log.With("room", "state"), History: w.history, HistorySince: n.engine.HistorySince, Taken: n.taken})
 	if err != nil {
 		stop()
 		return err

@@ -92,7 +92,7 @@ func (s *State) care(ctx context.Context, all bool) {
 	} else if n > 0 {
 		s.cfg.Log.Debug("The state was put in order", "writes", n)
 	}
-	if !all || !s.first() || s.cfg.Synced != nil && !s.cfg.Synced() {
+	if !all || s.cfg.Synced != nil && !s.cfg.Synced() {
 		return // a clock that jumped a month ahead would empty the trash for good
 	}
 	if n, err := s.PurgeOld(ctx); err != nil && ctx.Err() == nil {
@@ -150,14 +150,36 @@ func (s *State) careKeys(ctx context.Context) (n int, err error) {
 	return n + wrapped, errors.Join(err, werr)
 }
 
-// PurgeOld removes for good what was deleted longer ago than Keep.
+// PurgeOld removes for good what was deleted longer ago than Keep. A purge wins
+// over what a person wrote without having seen it, so nothing goes by age that
+// another box may have changed meanwhile: first a notice is written, and only
+// what was old enough at a notice that every holder has taken is purged. A
+// deleted user with edits that the delete had not seen stays until somebody has
+// decided. After keepAtMost it goes all the same.
 func (s *State) PurgeOld(ctx context.Context) (n int, err error) {
-	limit := s.cfg.Now().Add(-Keep)
+	now := s.cfg.Now()
+	notice, noticed := s.notice()
+	at := time.UnixMilli(notice.Stamp.Millis())
+	agreed := now
+	if s.cfg.Taken != nil {
+		if agreed = now.Add(-keepAtMost + Keep); noticed && at.After(agreed) && s.cfg.Taken(notice.ID) {
+			agreed = at
+		}
+	}
+	var waits time.Time // since when that has been longest of all to be purged
+	due := func(since time.Time) bool {
+		old := since.Add(Keep)
+		if !old.Before(agreed) && old.Before(now) && (waits.IsZero() || old.Before(waits)) {
+			waits = old
+		}
+		return old.Before(agreed)
+	}
 	var users, messages []site.RecordID
+	deleted := map[site.RecordID]time.Time{}
 	s.mu.RLock()
 	for id, u := range s.ix.users {
-		if u.Deleted && u.DeletedAt.Before(limit) {
-			users = append(users, id)
+		if u.Deleted {
+			deleted[id] = u.DeletedAt
 		}
 	}
 	for id, m := range s.ix.messages {
@@ -166,6 +188,18 @@ func (s *State) PurgeOld(ctx context.Context) (n int, err error) {
 		}
 	}
 	s.mu.RUnlock()
+	s.cfg.Engine.View(func(v View) {
+		for id, since := range deleted {
+			_, open := s.unseenEdits(v, recordKey{TableUser, id})
+			if !open && due(since) || since.Before(now.Add(-keepAtMost)) {
+				users = append(users, id)
+			}
+		}
+		messages = slices.DeleteFunc(messages, func(id site.RecordID) bool {
+			f, _ := crdt.Kept(reader{v.Set(s.scope), TableMessage, string(id[:])}.versions(msgFolder), []byte(site.Trash))
+			return !due(time.UnixMilli(f.Stamp.Millis()))
+		})
+	})
 	for _, id := range users {
 		if err := s.Purge(ctx, "system", id); err != nil {
 			return n, err
@@ -173,19 +207,46 @@ func (s *State) PurgeOld(ctx context.Context) (n int, err error) {
 		n++
 	}
 	for _, id := range messages {
-		var since time.Time
-		s.cfg.Engine.View(func(v View) {
-			f, _ := crdt.Kept(reader{v.Set(s.scope), TableMessage, string(id[:])}.versions(msgFolder), []byte(site.Trash))
-			since = time.UnixMilli(f.Stamp.Millis())
-		})
-		if since.Before(limit) {
-			if err := s.purge(ctx, "system", s.scope, TableMessage, string(id[:])); err != nil {
-				return n, err
-			}
-			n++
+		if err := s.purge(ctx, "system", s.scope, TableMessage, string(id[:])); err != nil {
+			return n, err
 		}
+		n++
 	}
-	return n, nil
+	return n, s.giveNotice(ctx, waits, noticed && waits.Before(at) && now.Sub(at) < noticeAgain)
+}
+
+const (
+	// keepAtMost bounds how long a deleted record waits for a holder that cannot
+	// be reached, or for a decision.
+	keepAtMost = 400 * 24 * time.Hour
+	// noticeAgain is after how long a notice that not all have taken is given
+	// anew: its author may be gone.
+	noticeAgain = 7 * 24 * time.Hour
+	// secondWaits is how long the other boxes of a site leave it to the first.
+	secondWaits = 24 * time.Hour
+)
+
+// notice is the newest word of this site that it is about to purge what is old.
+func (s *State) notice() (out crdt.Version, ok bool) {
+	s.cfg.Engine.View(func(v View) {
+		out, ok = reader{v.Set(s.scope), TablePurge, string(s.cfg.Site[:])}.latest(purgeNotice)
+	})
+	return out, ok
+}
+
+// giveNotice says to all holders that what is old is to be purged, if something
+// waits for that since then and nobody has said it.
+func (s *State) giveNotice(ctx context.Context, waits time.Time, said bool) error {
+	if waits.IsZero() || said || !s.first() && s.cfg.Now().Sub(waits) < secondWaits {
+		return nil
+	}
+	ref, _ := byRef("system")
+	_, err := s.commit(ctx, Mutation{Scope: s.scope, By: ref,
+		Writes: []crdt.Write{{Table: TablePurge, Record: string(s.cfg.Site[:]), Field: purgeNotice, Value: []byte{1}}}})
+	if err != nil {
+		return fmt.Errorf("give notice of a purge: %w", err)
+	}
+	return nil
 }
 
 // purge writes a record's final, unless it has one.

@@ -301,3 +301,70 @@ func TestSecretsNeedAWrapAndGrantsEndAtTheScope(t *testing.T) {
 		t.Error("not all were refused")
 	}
 }
+
+// TestNothingGoesByAgeThatOthersMayHaveChanged: what is old waits until all who
+// write the site's state have taken notice, for at most keepAtMost.
+func TestNothingGoesByAgeThatOthersMayHaveChanged(t *testing.T) {
+	w, a1, a2, _ := pairAndB(t)
+	u := w.create(a1, "201", "Ana")
+	gone := w.create(a1, "202", "Ben")
+	w.must(a1.Mailboxes().Deliver(ctx, message(1, u)))
+	w.must(a1.Mailboxes().Deliver(ctx, message(2, u)))
+	w.heal()
+	reached := false
+	a1.cfg.Taken = func(crdt.ID) bool { return reached }
+	one, two := site.RecordID{1}, site.RecordID{2}
+	w.must(a1.Mailboxes().Delete(ctx, one))
+	w.must(a1.Mailboxes().Delete(ctx, two))
+	w.set(a1, gone.ID, "", Patch{Deleted: ptr(true)})
+	w.must(a2.Mailboxes().Move(ctx, one, site.Saved)) // cut off
+	w.set(a2, gone.ID, "", Patch{Name: ptr("Benny")})
+	purge := func(want int) {
+		t.Helper()
+		n, err := a1.PurgeOld(ctx)
+		w.must(err)
+		if n != want {
+			t.Errorf("%d purged, want %d", n, want)
+		}
+	}
+	w.tick(Keep + 2*time.Hour)
+	purge(0)
+	first, ok := a1.notice()
+	if !ok {
+		t.Fatal("no notice")
+	}
+	w.tick(noticeAgain - time.Hour)
+	purge(0)
+	if n, _ := a1.notice(); n.ID != first.ID {
+		t.Error("noticed again at once")
+	}
+	w.tick(2 * time.Hour)
+	purge(0)
+	if n, _ := a1.notice(); n.ID == first.ID {
+		t.Error("not noticed again: if its author is gone, all wait")
+	}
+	w.heal()
+	reached = true
+	purge(1) // the second message: the first was saved, of the user an edit was not seen
+	w.heal()
+	if m, ok := a2.Message(one); !ok || m.Folder != site.Saved {
+		t.Errorf("what was saved is %v", m.Folder)
+	}
+	if _, ok := a2.Message(two); ok {
+		t.Error("nobody wanted the second message, and it is still there")
+	}
+	ms, err := a1.Merges(false)
+	w.must(err)
+	if len(ms) != 2 {
+		t.Errorf("%d merges", len(ms))
+	}
+	// It has two versions, and the wanted one is not in force.
+	w.must(a1.MoveMessage(ctx, "Ann", one, site.Trash))
+	if m, _ := a1.Message(one); m.Folder != site.Trash {
+		t.Errorf("it cannot be thrown away: %s", m.Folder)
+	}
+	w.heal()
+	reached = false
+	w.tick(keepAtMost + time.Hour)
+	purge(2) // whoever was to be asked is gone for good
+}

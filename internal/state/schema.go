@@ -29,6 +29,9 @@ const (
 	TableWrap     = trust.SiteOwn + 6 // record: epoch; field: node
 	TablePerson   = trust.SiteOwn + 7 // record: by
 	TableMessage  = trust.SiteDrops   // record: message
+	// TablePurge holds the notice of a purge: its stamp counts. After
+	// trust.TableKeeper, so that no administrator's session may write it.
+	TablePurge = trust.TableKeeper + 1 // record: the site
 )
 
 // Fields. Numbers are never reused.
@@ -94,6 +97,8 @@ const (
 
 	personName = "\x01"
 
+	purgeNotice = "\x01"
+
 	msgEntry  = trust.DropField
 	msgHeard  = "\x02"
 	msgFolder = "\x03"
@@ -149,6 +154,7 @@ var schema = map[uint16]table{
 	TableKey:          {"site key", map[string]field{keyMade: {name: "made", policy: Derived}, keyPhones: {name: "of the telephones", policy: Derived}}},
 	TableWrap:         {"wrapped key", nil},
 	trust.TableKeeper: {"keeper", map[string]field{trust.KeeperField: {name: "keeper", policy: Derived}}},
+	TablePurge:        {"purge", map[string]field{purgeNotice: {name: "notice", policy: Derived}}},
 	TablePerson:       {"person", map[string]field{personName: {name: "name", policy: Derived}}},
 	TableMessage: {"message", map[string]field{msgEntry: {name: "entry"}, msgHeard: {name: "heard", policy: True},
 		msgFolder: {name: "folder", policy: Kept}}},

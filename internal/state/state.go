@@ -84,7 +84,10 @@ type Config struct {
 	History  func(cell crdt.Cell, fn func(Past) error) error // zero cell: all; without table and field: of the record
 	// HistorySince says since when History has everything that was overwritten here. Nil: since ever.
 	HistorySince func() time.Time
-	Raw          func(crdt.ID) ([]byte, error) // a live change as it was signed. Nil: none is known
+	// Taken says whether all others that write this site's state have taken a
+	// change of it. Nil: there are none.
+	Taken func(crdt.ID) bool
+	Raw   func(crdt.ID) ([]byte, error) // a live change as it was signed. Nil: none is known
 
 	// Keeper: Site is another's, which this node keeps. Of the fleet's directory
 	// only what is Site's is indexed, and nothing is put in order: its own nodes
