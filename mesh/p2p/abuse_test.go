@@ -412,6 +412,72 @@ func TestRelaysDoNotGoRoundInCircles(t *testing.T) {
 	}
 }
 
+// A link that began over a relay, because the address was not known yet, does
+// not stay there: what is on the same LAN would cross the relay's line for good.
+func TestALinkOverARelayBecomesDirect(t *testing.T) {
+	t.Parallel()
+	yes := func(mesh.PeerID, mesh.PeerID) bool { return true }
+	for _, late := range []string{"a", "b", "both"} {
+		a, pa := box(t, nil)
+		b, pb := box(t, nil)
+		r, pr := box(t, func(c *Config) { c.Relay = yes })
+		r.Admit([]mesh.Peer{pa, pb})
+		via := []mesh.PeerID{pr.ID}
+		a.Admit([]mesh.Peer{pr, {ID: pb.ID, Via: via}})
+		b.Admit([]mesh.Peer{pr, {ID: pa.ID, Via: via}})
+		served := make(chan mesh.Stream, 4)
+		b.Handle("/x/1", func(s mesh.Stream) { served <- s })
+		a.Dial(pb.ID)
+		await(t, a, mesh.LinkUp, 5*time.Second)
+		await(t, b, mesh.LinkUp, 5*time.Second)
+		s, err := a.OpenStream(t.Context(), pb.ID, "/x/1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Close()
+		if in, out := r.Total(); in+out == 0 {
+			t.Fatal("it does not go over the relay")
+		}
+		if late != "b" {
+			a.Admit([]mesh.Peer{pr, {ID: pb.ID, Addrs: pb.Addrs, Via: via}})
+		}
+		if late != "a" {
+			b.Admit([]mesh.Peer{pr, {ID: pa.ID, Addrs: pa.Addrs, Via: via}})
+		}
+		direct := func(m *Mesh, id mesh.PeerID) bool {
+			m.mu.Lock()
+			defer m.mu.Unlock()
+			l := m.peers[id].link
+			return l != nil && !l.relayed()
+		}
+		for begun := time.Now(); !direct(a, pb.ID) || !direct(b, pa.ID); time.Sleep(5 * time.Millisecond) {
+			if time.Since(begun) > 5*time.Second {
+				t.Fatalf("addresses known to %s: the link still goes over the relay", late)
+			}
+		}
+		time.Sleep(50 * time.Millisecond) // the old one ends
+		if late == "b" {
+			continue // a knows no address to open a stream to
+		}
+		in, out := r.Total()
+		s, err = a.OpenStream(t.Context(), pb.ID, "/x/1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Close()
+		if _, err := s.Write(make([]byte, 4000)); err != nil {
+			t.Fatal(err)
+		}
+		<-served
+		if _, err := io.ReadFull(<-served, make([]byte, 4000)); err != nil {
+			t.Fatal(err)
+		}
+		if i, o := r.Total(); i+o-in-out > 2000 {
+			t.Errorf("addresses known to %s: a new stream still goes over the relay: %d bytes", late, i+o-in-out)
+		}
+	}
+}
+
 func TestCloseLeavesNothingBehind(t *testing.T) {
 	settle := func() (n int) {
 		for range 100 {

@@ -54,6 +54,33 @@ func (m *Mesh) dialLink(id mesh.PeerID) {
 	m.install(id, c, true)
 }
 
+// straighten tries the addresses of a peer whose link goes over a relay: when
+// they are new, and while the link is used every so often. mu is held.
+func (m *Mesh) straighten(p *peer) {
+	if m.closed || p.direct || p.link == nil || !p.link.relayed() || len(p.Addrs) == 0 || !p.triedAt.IsZero() && time.Since(p.triedAt) < tryDirect {
+		return
+	}
+	p.direct, p.triedAt = true, time.Now()
+	id, addrs := p.ID, p.Addrs
+	m.wg.Go(func() {
+		c, err := m.connectAny(m.ctx, id, p, addrs)
+		m.mu.Lock()
+		p.direct = false
+		wanted := m.peers[id] == p && p.link != nil && p.link.relayed()
+		m.mu.Unlock()
+		switch {
+		case err != nil:
+			return // the relay goes on
+		case !wanted:
+			c.Close()
+			return
+		}
+		if c, err = c.say(kindLink); err == nil {
+			m.install(id, c, true)
+		}
+	})
+}
+
 // connect dials, shakes hands, compares the key, and says what the connection
 // is for. When no address answers, a link goes over a signalling connection
 // that the peer made, if one stands, and then over relays, unless direct is set.
@@ -217,7 +244,8 @@ func (m *Mesh) install(id mesh.PeerID, c *conn, ours bool) {
 	var old io.Closer
 	if cur := p.link; cur != nil {
 		lower := string(m.id[:]) < string(id[:])
-		if cur.ours != ours && now.Sub(cur.since) < raceWindow && cur.ours == lower {
+		straightens := cur.relayed() && !c.relayed()
+		if cur.ours != ours && now.Sub(cur.since) < raceWindow && cur.ours == lower && !straightens {
 			m.mu.Unlock()
 			c.Close()
 			return

@@ -79,6 +79,9 @@ func newLink(m *Mesh, p *peer, c *conn, ours bool, now time.Time) *link {
 	return &link{m: m, peer: p, id: p.ID, c: c, ours: ours, since: now, wake: make(chan struct{}, 1), gone: make(chan struct{})}
 }
 
+// relayed says whether the link goes over another connection than its own.
+func (l *link) relayed() bool { return l.c.relayed() }
+
 // Close ends the connection; the reader and the writer end with it.
 func (l *link) Close() error {
 	l.once.Do(func() {

@@ -64,6 +64,7 @@ const (
 	receivedLimit = 4 << 20 // bytes received and not taken by the reader of the events
 	bulkWindow    = 16 << 10
 	raceWindow    = 5 * time.Second
+	tryDirect     = time.Hour // while a link over a relay is used, the peer's addresses are tried again
 
 	// stagger is how long one address of a peer may keep silent before the next
 	// one is tried beside it (RFC 8305).
@@ -130,7 +131,9 @@ type peer struct {
 	sessions []*session
 	opening  chan struct{} // a signalling connection is being dialled; closed when done
 	openErr  error
-	relayed  int // connections it has through us
+	relayed  int       // connections it has through us
+	direct   bool      // while a link over a relay stands, its addresses are tried
+	triedAt  time.Time // when that was begun last
 	stats    mesh.Stats
 	in, out  *atomic.Int64
 }
@@ -272,9 +275,13 @@ func (m *Mesh) Admit(peers []mesh.Peer) {
 		if x == nil {
 			x = &peer{in: &atomic.Int64{}, out: &atomic.Int64{}}
 		}
+		if slices.ContainsFunc(p.Addrs, func(a string) bool { return !slices.Contains(x.Addrs, a) }) {
+			x.triedAt = time.Time{}
+		}
 		x.ID, x.Addrs, x.Via = p.ID, p.Addrs, p.Via
 		m.peers[p.ID] = x
 		delete(old, p.ID)
+		m.straighten(x)
 	}
 	for _, x := range old {
 		if x.link != nil {
@@ -414,6 +421,7 @@ func (m *Mesh) Send(f mesh.Frame) {
 		m.mu.Unlock() // LinkUp follows
 	default:
 		l := p.link
+		m.straighten(p)
 		m.mu.Unlock()
 		l.send(f)
 	}

@@ -30,11 +30,12 @@ const (
 // session is one signalling connection, dialled by us or by the peer; streams
 // are opened over it both ways.
 type session struct {
-	m    *Mesh
-	id   mesh.PeerID
-	mc   network.MuxedConn
-	c    *conn
-	once sync.Once
+	m     *Mesh
+	id    mesh.PeerID
+	mc    network.MuxedConn
+	c     *conn
+	since time.Time
+	once  sync.Once
 }
 
 // Close ends the connection and every stream on it.
@@ -53,8 +54,10 @@ func (s *session) Close() error {
 }
 
 // relayed says whether a third node carries the connection.
-func (s *session) relayed() bool {
-	_, tcp := s.c.raw.Conn.(*net.TCPConn)
+func (s *session) relayed() bool { return s.c.relayed() }
+
+func (c *conn) relayed() bool {
+	_, tcp := c.raw.Conn.(*net.TCPConn)
 	return !tcp
 }
 
@@ -64,7 +67,7 @@ func (m *Mesh) newSession(c *conn, server, member bool) (*session, error) {
 		c.Close()
 		return nil, fmt.Errorf("set up the signalling connection: %w", err)
 	}
-	s := &session{m: m, id: c.peer, mc: mc, c: c}
+	s := &session{m: m, id: c.peer, mc: mc, c: c, since: m.cfg.Now()}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.closed {
@@ -369,7 +372,7 @@ func (m *Mesh) session(ctx context.Context, id mesh.PeerID, direct bool) (*sessi
 			return nil, mesh.ErrUnknownPeer
 		}
 		for _, s := range slices.Backward(p.sessions) {
-			if !s.mc.IsClosed() && !(direct && s.relayed()) {
+			if !s.mc.IsClosed() && !(s.relayed() && (direct || p.straight(s.since))) {
 				m.mu.Unlock()
 				return s, nil
 			}
@@ -393,6 +396,12 @@ func (m *Mesh) session(ctx context.Context, id mesh.PeerID, direct bool) (*sessi
 			return nil, err
 		}
 	}
+}
+
+// straight says whether the peer has been linked without a relay since then.
+// Mesh.mu is held.
+func (p *peer) straight(since time.Time) bool {
+	return p.link != nil && !p.link.relayed() && p.link.since.After(since)
 }
 
 func (m *Mesh) dialSession(id mesh.PeerID, p *peer, done chan struct{}, direct bool) {
